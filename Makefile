@@ -1,0 +1,53 @@
+# make          build ./dcelock, a static binary
+# make demo     build it and show it at work
+# make test     build it and run every test and smoke
+# make lint     gofmt, go vet, staticcheck, shellcheck
+# make check    lint, and test with the race detector
+# make install  install it below PREFIX (and DESTDIR)
+
+PREFIX ?= /usr/local
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+SOURCES = go.mod go.sum main.go $(wildcard lock/*.go meta/*.go)
+SCRIPTS = .ci/run $(wildcard tests/*.sh)
+
+# $(call need,TOOL,HOW TO GET IT)
+need = @command -v $(1) >/dev/null || { echo 'make $@ needs $(1); get it with: $(2)' >&2; exit 1; }
+need_go = $(call need,go,your package manager or go.dev/dl (1.26 or later))
+need_cc = $(call need,gcc,apt-get install gcc libc6-dev (the race detector is linked by it))
+
+dcelock: $(SOURCES)
+	$(need_go)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ .
+
+.PHONY: demo
+demo: dcelock
+	@tests/demo.sh
+
+.PHONY: test
+test: dcelock
+	go test ./...
+	tests/run-all-smokes.sh
+
+.PHONY: lint
+lint:
+	$(need_go)
+	$(call need,shellcheck,apt-get install shellcheck)
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	shellcheck $(SCRIPTS)
+
+.PHONY: check
+check: lint dcelock
+	$(need_cc)
+	CGO_ENABLED=1 go test -race ./...
+	go test ./tests
+	tests/run-all-smokes.sh
+
+.PHONY: install
+install: dcelock
+	install -D -m 755 dcelock '$(DESTDIR)$(PREFIX)/bin/dcelock'
+
+.PHONY: clean
+clean:
+	rm -f dcelock

@@ -1,0 +1,91 @@
+package lock
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Command is a program and its words, looked up and not yet started.
+type Command struct {
+	Words []string // as the caller gave them; Words[0] names the program
+	path  string   // the program's file
+}
+
+// LookUp finds the program of a command as execvp(3) does, so that a missing
+// one is known before anything is locked. Its errors are of kind NotFound and
+// CannotRun.
+func LookUp(words []string) (Command, error) {
+	name := words[0]
+	if strings.Contains(name, "/") {
+		if err := executable(name); err != nil {
+			return Command{}, cannotRun(name, err)
+		}
+		return Command{words, name}, nil
+	}
+	search, ok := os.LookupEnv("PATH")
+	if !ok {
+		search = "/bin:/usr/bin" // confstr(3), _CS_PATH
+	}
+	found := error(unix.ENOENT)
+	for folder := range strings.SplitSeq(search, ":") {
+		if folder == "" {
+			folder = "." // environ(7): an empty one is the working directory
+		}
+		path := folder + "/" + name
+		err := executable(path)
+		if err == nil && name != "" {
+			return Command{words, path}, nil
+		}
+		if errors.Is(err, unix.EACCES) {
+			found = err // as execvp, go on, but remember that one was there
+		}
+	}
+	return Command{}, cannotRun(name, found)
+}
+
+// executable tells whether path is a file that this user may execute.
+func executable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return bare(err)
+	case info.IsDir():
+		return unix.EACCES
+	}
+	return unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
+}
+
+func cannotRun(name string, err error) error {
+	switch {
+	case name == "":
+		return fail(NotFound, "the command's name is empty")
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+		return fail(NotFound, "command %s not found", name)
+	}
+	return fail(CannotRun, "command %s cannot be executed: %w", name, err)
+}
+
+// start starts the command with the given environment. Descriptors without
+// close-on-exec are the command's too, by their numbers. Its errors are of
+// kind CannotRun, NotFound and System.
+func (c Command) start(environment []string) (*os.Process, error) {
+	attr := &os.ProcAttr{Env: environment, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}}
+	process, err := os.StartProcess(c.path, c.Words, attr)
+	if errors.Is(err, unix.ENOEXEC) {
+		// A script without #!, which execvp(3) gives to the shell.
+		words := append([]string{"/bin/sh", c.path}, c.Words[1:]...)
+		process, err = os.StartProcess(words[0], words, attr)
+	}
+	switch {
+	case err == nil:
+		return process, nil
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOMEM):
+		return nil, fail(System, "no process for command %s: %w", c.Words[0], bare(err))
+	case errors.Is(err, unix.ENOENT) && executable(c.path) == nil:
+		return nil, fail(CannotRun, "command %s cannot be executed: the interpreter its first line names is missing", c.Words[0])
+	}
+	return nil, cannotRun(c.Words[0], bare(err))
+}

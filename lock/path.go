@@ -1,0 +1,129 @@
+package lock
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// lockName is the lock file's name in an archive root or a repository.
+const lockName = ".dce-scrape.lock"
+
+// A Location is the lock file that a run has to take, and why that one.
+type Location struct {
+	Lock    string // path of the lock file
+	Config  string // the config that was read; "" when DCE_SCRAPE_LOCK_FILE named the lock
+	Reason  string // why this lock, for people
+	Warning string // what the operator should know of this choice; mostly ""
+
+	archiveRoot string // the folder that Config names; "" when it names none
+}
+
+// Find tells which lock file guards the archive root that config names
+// (contract, "Which file is locked"); config is the file the caller was told
+// to use, or "" for the default one. It makes and changes nothing. Its errors
+// are of kind BadConfig and Missing.
+func Find(config string) (Location, error) {
+	if path := os.Getenv("DCE_SCRAPE_LOCK_FILE"); path != "" {
+		return Location{Lock: path, Reason: "DCE_SCRAPE_LOCK_FILE names it"}, nil
+	}
+	repository, err := repositoryRoot(config)
+	if err != nil {
+		return Location{}, fail(Missing, "the working directory cannot be told: %w (name the config by an absolute path)", bare(err))
+	}
+	if config == "" {
+		config = filepath.Join(repository, "config", "scrape-targets.json")
+	}
+	root, err := readConfig(config)
+	if err != nil {
+		return Location{}, err
+	}
+	if root == "" {
+		return Location{
+			Lock:    inFolder(repository),
+			Config:  config,
+			Reason:  "the config names no archive_root, so the repository's own lock is used",
+			Warning: fmt.Sprintf("config %s names no archive_root; only this checkout is protected, by %s", config, inFolder(repository)),
+		}, nil
+	}
+	return Location{
+		Lock:        inFolder(root),
+		Config:      config,
+		Reason:      "the config's archive_root is " + root,
+		archiveRoot: root,
+	}, nil
+}
+
+// inFolder is the lock file of a folder. Not filepath.Join, which takes
+// "link/.." for nothing, where the kernel goes by what link leads to.
+func inFolder(folder string) string {
+	return strings.TrimRight(folder, "/") + "/" + lockName
+}
+
+// repositoryRoot is DCE_REPO_ROOT; else the nearest folder that holds .git, at
+// or above the config's folder or, where no config was named, the working
+// directory; else that folder itself.
+func repositoryRoot(config string) (string, error) {
+	if root := os.Getenv("DCE_REPO_ROOT"); root != "" {
+		return filepath.Abs(root)
+	}
+	start := "."
+	if config != "" {
+		start = filepath.Dir(config)
+	}
+	start, err := filepath.Abs(start)
+	if err != nil {
+		return "", err
+	}
+	for folder := start; ; folder = filepath.Dir(folder) {
+		if _, err := os.Lstat(filepath.Join(folder, ".git")); err == nil {
+			return folder, nil
+		}
+		if folder == "/" {
+			return start, nil
+		}
+	}
+}
+
+// makeFolder makes the folder that the lock file lies in, where that is safe:
+// all of an override's path, but only the last folder of an archive root's. A
+// missing parent is most likely a drive that is not mounted, and a folder made
+// there would be another archive root.
+func (at Location) makeFolder(log Log) error {
+	if at.archiveRoot == "" {
+		if err := os.MkdirAll(filepath.Dir(at.Lock), 0o777); err != nil {
+			return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
+		}
+		return nil
+	}
+	root := strings.TrimRight(at.archiveRoot, "/")
+	info, err := os.Stat(root + "/.")
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case errors.Is(err, syscall.ENOTDIR):
+		return fail(CannotOpen, "archive root %s is not a folder", at.archiveRoot)
+	case errors.Is(err, fs.ErrPermission):
+		return fail(Missing, "archive root %s cannot be reached: %w", at.archiveRoot, bare(err))
+	case !errors.Is(err, fs.ErrNotExist):
+		return fail(CannotOpen, "archive root %s cannot be used: %w", at.archiveRoot, bare(err))
+	}
+	if target, err := os.Readlink(root); err == nil {
+		return fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", at.archiveRoot, target)
+	}
+	err = os.Mkdir(root, 0o777)
+	switch {
+	case errors.Is(err, fs.ErrExist): // another run made it meanwhile
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fail(Missing, "archive root %s is missing, and so is its parent folder; is the drive mounted?", at.archiveRoot)
+	case err != nil:
+		return fail(CannotOpen, "archive root %s is missing and cannot be made: %w", at.archiveRoot, bare(err))
+	}
+	log.Note("made the archive root %s, which was missing", at.archiveRoot)
+	return nil
+}

@@ -1,0 +1,205 @@
+// Dcelock runs a command under the lock of a scrape archive, in the manner of
+// flock(1), and says who holds the lock when it is taken.
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"dcelock/lock"
+)
+
+const version = "0.1.0"
+
+const description = "Run a command under the lock of its scrape archive, and say who holds the lock when it is taken."
+
+const notes = `
+Examples:
+  dcelock --config scrape-targets.json -- ./scripts/run-discord-scrape-host.sh scrape
+      Scrape, unless another run, of any checkout, writes to the same archive.
+  dcelock -E 75 -- bash -o pipefail -c './salvage.sh | ./import.sh'
+      Run a pipeline under one lock; exit 75 when the lock is held.
+  dcelock --inner-lock=keep -- ./tests/run-all-smokes.sh
+      Leave the locking on that the smokes test.
+
+Exit status:
+  the command's own; death by the signal that killed the command
+  126, 127  the command cannot be executed, was not found
+  1         the lock is held (-E chooses another)
+  64        wrong usage
+  65        the config is not what it should be
+  66        the config, or the archive root's parent, is missing or unreadable
+  71        the system refused: no locks on this file system, no descriptors,
+            no processes
+  73        the lock file cannot be opened or made
+
+The lock is {archive_root}/.dce-scrape.lock, or the file that the variable
+DCE_SCRAPE_LOCK_FILE names. DCE_SKIP_SCRAPE_LOCK=1 runs without a lock.
+`
+
+type commandLine struct {
+	Config   *string `group:"Which lock:" placeholder:"FILE" help:"Scrape config (JSON) that names archive_root. Default: $$DCE_CONFIG_FILE, else config/scrape-targets.json under the repository root."`
+	Nonblock bool    `group:"When it is held:" short:"n" aliases:"nb,nonblocking" help:"Fail at once when the lock is held; this is the default."`
+	Conflict uint8   `group:"When it is held:" name:"conflict-exit-code" short:"E" default:"1" placeholder:"N" help:"Exit status when the lock is held, 0 to 255. Default: 1."`
+
+	Close     bool   `group:"The command:" short:"o" help:"The command does not inherit the lock's descriptor; for commands that start daemons."`
+	InnerLock string `group:"The command:" enum:"skip,keep" default:"skip" placeholder:"skip|keep" help:"skip (the default) exports DCE_SKIP_SCRAPE_LOCK=1, so that a runner that locks for itself does not collide with this lock; keep leaves that to the runner."`
+
+	Quiet   bool `group:"Messages:" short:"q" help:"Print errors only: no notes, no warnings."`
+	Verbose bool `group:"Messages:" short:"v" help:"Also print which lock, why that one, and how long it took."`
+	Version bool `group:"Messages:" short:"V" help:"Print the version."`
+
+	Command []string `arg:"" optional:"" passthrough:"partial" help:"The command and its words."`
+}
+
+func main() {
+	var line commandLine
+	parser := kong.Must(&line, kong.Name("dcelock"), kong.Description(description), kong.Help(help))
+	var status int
+	_, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		err = usageError{err}
+	} else {
+		status, err = line.run()
+	}
+	if err != nil {
+		lock.Log{Out: os.Stderr}.Error(err)
+		status = exitStatus(err, int(line.Conflict))
+	}
+	os.Exit(status)
+}
+
+// run carries out what the command line asks for. The status is the command's
+// own; a command that was killed by a signal takes dcelock with it.
+func (line *commandLine) run() (status int, err error) {
+	if line.Version {
+		fmt.Println("dcelock", version)
+		return 0, nil
+	}
+	// kong replaces what is not UTF-8 in the words, so they are taken as
+	// they came; and it leaves the -- before the command to the command.
+	words := os.Args[len(os.Args)-len(line.Command):]
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+	}
+	if len(words) == 0 {
+		return 0, usageError{errors.New("no command given")}
+	}
+	log := lock.Log{Out: os.Stderr, Quiet: line.Quiet, Verbose: line.Verbose}
+
+	// Set by an outer dcelock, the variable speaks to the runner inside it.
+	if os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" {
+		log.Note("running without a lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
+		command, err := lock.LookUp(words)
+		if err != nil {
+			return 0, err
+		}
+		return ended(lock.RunUnlocked(command))
+	}
+
+	config, err := line.config()
+	if err != nil {
+		return 0, err
+	}
+	at, err := lock.Find(config)
+	if err != nil {
+		return 0, err
+	}
+	if at.Warning != "" {
+		log.Warn("%s", at.Warning)
+	}
+	log.Detail("lock %s: %s", at.Lock, at.Reason)
+	command, err := lock.LookUp(words)
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	held, err := lock.Take(at, words, log)
+	if err != nil {
+		return 0, err
+	}
+	log.Detail("took the lock in %v", time.Since(begin))
+	result, err := held.Run(command, lock.Options{Close: line.Close, InnerLock: line.InnerLock == "keep"})
+	held.Release()
+	log.Detail("released the lock after %v", time.Since(begin))
+	return ended(result, err)
+}
+
+// config is the config that the caller named, or "".
+func (line *commandLine) config() (string, error) {
+	if line.Config == nil {
+		return os.Getenv("DCE_CONFIG_FILE"), nil
+	}
+	if *line.Config == "" {
+		// Most likely an unset variable; the default config may name
+		// another lock.
+		return "", usageError{errors.New("--config: the file's name is empty")}
+	}
+	return *line.Config, nil
+}
+
+// ended turns the end of a command into dcelock's own: the same exit status,
+// or, without returning, death by the same signal.
+func ended(result syscall.WaitStatus, err error) (int, error) {
+	if err == nil && result.Signaled() {
+		lock.DieBy(result.Signal())
+	}
+	return result.ExitStatus(), err
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() + " (see dcelock --help)" }
+
+// exitStatus is the one place that turns errors into exit statuses; conflict
+// is the one for a held lock.
+func exitStatus(err error, conflict int) int {
+	if errors.As(err, new(*lock.HeldError)) {
+		return conflict
+	}
+	if errors.As(err, new(usageError)) {
+		return 64 // EX_USAGE of sysexits.h, and so on below
+	}
+	if failed := new(lock.Error); errors.As(err, &failed) {
+		switch failed.Kind {
+		case lock.BadConfig:
+			return 65
+		case lock.Missing:
+			return 66
+		case lock.System:
+			return 71
+		case lock.CannotOpen:
+			return 73
+		case lock.CannotRun:
+			return 126
+		case lock.NotFound:
+			return 127
+		}
+	}
+	return 70 // EX_SOFTWARE: an error that no rule foresees
+}
+
+// help is kong's own help with the usage line that this tool's users need,
+// flags before the command, and the notes.
+func help(options kong.HelpOptions, ctx *kong.Context) error {
+	var text bytes.Buffer
+	out := ctx.Stdout
+	ctx.Stdout = &text
+	err := kong.DefaultHelpPrinter(options, ctx)
+	ctx.Stdout = out
+	if err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(text.String(), "\n")
+	_, err = io.WriteString(out, "Usage: dcelock [flags] [--] COMMAND [ARG...]\n"+rest+notes)
+	return err
+}

@@ -1,0 +1,111 @@
+package meta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Path is where the record of a lock file lies.
+func Path(lockFile string) string { return lockFile + ".meta" }
+
+// maxSize bounds what is read of a record, in bytes. One that dcelock writes
+// is a tenth of it at most.
+const maxSize = 64 << 10
+
+// Read reads the record at path. The error is fs.ErrNotExist where there is
+// none; any other error means that something lies there which is no record.
+// It never waits and never follows a link: whoever may write to the archive
+// root may have put a FIFO or a link to /dev/zero there.
+func Read(path string) (Record, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := parse(data)
+	if err != nil {
+		return Record{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s: is a symbolic link, not a record", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: is not a regular file", path)
+	}
+	// The size may grow after the stat; the limit holds all the same.
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxSize {
+		return nil, fmt.Errorf("%s: is larger than %d KiB", path, maxSize>>10)
+	}
+	return data, nil
+}
+
+// Write puts r at path by writing a temporary file beside it and renaming it,
+// so that a reader sees the whole record or none. Only the lock's holder may
+// call it: the lock is what makes the temporary file's fixed name safe, and
+// the fixed name is what keeps killed runs from piling up temporary files.
+// Not synced to disk: a record outlives its boot only to be reclaimed.
+//
+// When it fails, the record of an earlier holder is removed if possible, so
+// that none is better than a wrong one.
+func Write(path string, r Record) error {
+	temporary := path + ".tmp"
+	err := writeNew(temporary, r.encode())
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		os.Remove(temporary)
+		os.Remove(path)
+	}
+	return err
+}
+
+// writeNew creates path, which a killed run may have left behind, and never
+// writes through a link that somebody put there.
+func writeNew(path string, data []byte) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+// Remove removes the record at path when it is still r to the letter; another
+// run's record, or none, is left as it is, without an error. Call it while
+// the lock is held: then nobody else has a reason to write one in between.
+func Remove(path string, r Record) error {
+	data, err := readFile(path)
+	if err != nil || !bytes.Equal(data, r.encode()) {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

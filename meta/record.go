@@ -1,0 +1,109 @@
+// Package meta is the record that explains who holds a lock, and the identity
+// of the processes it names. It knows nothing of locks: a record never decides
+// who may run (contract, "What the holder's state is called").
+package meta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Record says who holds a lock. Every text in a Record that came from Read
+// is printable, one line, and without secrets, whoever wrote the file.
+type Record struct {
+	Process
+	Started time.Time // when the lock was taken, UTC, whole seconds; zero when unknown
+	Command string    // as Summary makes it
+	User    string
+	Folder  string // the working directory
+	LockID  string // "device:inode" of the lock file, decimal, as stat(2) gives them
+}
+
+// unknown stands where the three keys that scripts grep may not be empty.
+const unknown = "unknown"
+
+// encode gives the text of the file. The first three lines are read by scripts
+// with grep and cut: their order, and that none is empty, is promised
+// (contract, "Files").
+func (r Record) encode() []byte {
+	var b bytes.Buffer
+	line := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s=%s\n", key, Printable(value))
+		}
+	}
+	number := func(key string, value uint64) {
+		if value != 0 {
+			line(key, strconv.FormatUint(value, 10))
+		}
+	}
+	line("pid", strconv.Itoa(r.PID))
+	line("started", r.Started.UTC().Format(time.RFC3339))
+	line("cmd", orUnknown(r.Command))
+	line("host", r.Host)
+	line("user", r.User)
+	line("cwd", r.Folder)
+	line("boot_id", r.BootID)
+	number("start_ticks", r.StartTicks)
+	number("pid_ns", r.PIDNamespace)
+	line("lock_id", r.LockID)
+	return b.Bytes()
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return unknown
+	}
+	return s
+}
+
+// errNoPID is what parse says of text that names no process.
+var errNoPID = errors.New("it names no process (no usable pid= line)")
+
+// parse reads the text of a record as untrusted input: the first line of a key
+// counts, as in the scripts' `grep | head -1`; keys it does not know are
+// passed over; a key that cannot be used is as good as absent, but for the
+// pid, without which there is no record.
+func parse(data []byte) (Record, error) {
+	values := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		key, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), "=")
+		if _, seen := values[key]; ok && !seen {
+			values[key] = value
+		}
+	}
+	text := func(key string) string { return Printable(strings.TrimSpace(values[key])) }
+	number := func(key string) uint64 {
+		n, _ := strconv.ParseUint(text(key), 10, 64)
+		return n
+	}
+
+	// kill(2) takes 0 and negative numbers for process groups, and a pid
+	// is a 32-bit number: nothing else may go further than this line.
+	pid, err := strconv.ParseInt(text("pid"), 10, 32)
+	if err != nil || pid < 1 {
+		return Record{}, errNoPID
+	}
+	started, err := time.Parse(time.RFC3339, text("started"))
+	if err != nil {
+		started = time.Time{}
+	}
+	return Record{
+		Process: Process{
+			PID:          int(pid),
+			Host:         text("host"),
+			BootID:       text("boot_id"),
+			StartTicks:   number("start_ticks"),
+			PIDNamespace: number("pid_ns"),
+		},
+		Started: started.UTC(),
+		Command: cut(orUnknown(Printable(Redact(strings.TrimSpace(values["cmd"]))))),
+		User:    text("user"),
+		Folder:  text("cwd"),
+		LockID:  text("lock_id"),
+	}, nil
+}

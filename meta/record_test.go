@@ -1,0 +1,81 @@
+package meta
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRecordReadsBack(t *testing.T) {
+	r := Record{
+		Process: Process{PID: 4242, Host: "mybox", BootID: "3f0c", StartTicks: 815204, PIDNamespace: 4026531836},
+		Started: time.Date(2026, 6, 4, 6, 39, 46, 0, time.UTC),
+		Command: "./run.sh scrape", User: "op", Folder: "/mnt/a b=c", LockID: "65024:9978222",
+	}
+	const text = "pid=4242\nstarted=2026-06-04T06:39:46Z\ncmd=./run.sh scrape\nhost=mybox\nuser=op\ncwd=/mnt/a b=c\n" +
+		"boot_id=3f0c\nstart_ticks=815204\npid_ns=4026531836\nlock_id=65024:9978222\n"
+	if got := string(r.encode()); got != text {
+		t.Errorf("encode:\n%s", got)
+	}
+	if got, err := parse([]byte(text)); err != nil || got != r {
+		t.Errorf("parse: %+v, %v", got, err)
+	}
+	if got := string(Record{Process: Process{PID: 7}, Started: r.Started, Folder: "/a\nb"}.encode()); got != "pid=7\nstarted=2026-06-04T06:39:46Z\ncmd=unknown\ncwd=/a?b\n" {
+		t.Errorf("little known:\n%s", got)
+	}
+}
+
+func TestParseUntrusted(t *testing.T) {
+	bad := []string{"", "\n", "pid", "pid=", "pid=0", "pid=-1", "pid=1099511627776", "pid=2147483648", "pid=x", "pid=1 2", "xpid=4", "PID=4", " pid=4",
+		"pid=0\npid=4", strings.Repeat("\x00", 100), "cmd=pid=4"}
+	for _, text := range bad {
+		if r, err := parse([]byte(text)); err == nil {
+			t.Errorf("parse(%q) = %+v", text, r)
+		}
+	}
+	type seen struct {
+		pid              int
+		started, command string
+	}
+	for text, want := range map[string]seen{
+		"pid=4": {4, "0001-01-01T00:00:00Z", "unknown"},
+		"pid=4\r\nstarted=2026-06-04T08:39:46+02:00\r\ncmd=x y\r\n":    {4, "2026-06-04T06:39:46Z", "x y"},
+		"cmd=late\nnonsense\n=\nk=v\npid=4\npid=5\ncmd=no\nstarted=no": {4, "0001-01-01T00:00:00Z", "late"},
+		"pid=4\ncmd=\x1b[2Jx\xff\x00y":                                 {4, "0001-01-01T00:00:00Z", "?[2Jx??y"},
+		"pid=4\ncmd=run --token S3CRET":                                {4, "0001-01-01T00:00:00Z", "run --token ***"},
+		"pid=4\ncmd=":                                                  {4, "0001-01-01T00:00:00Z", "unknown"},
+	} {
+		r, err := parse([]byte(text))
+		if got := (seen{r.PID, r.Started.Format(time.RFC3339), r.Command}); err != nil || got != want {
+			t.Errorf("parse(%q) = %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+	if r, err := parse([]byte("pid=4\ncmd=" + strings.Repeat("x", 60000))); err != nil || len(r.Command) > maxSummary {
+		t.Errorf("a command of %d bytes, %v", len(r.Command), err)
+	}
+}
+
+func TestRemoveOnlyItsOwn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.meta")
+	mine, other := Record{Process: Process{PID: 7}}, Record{Process: Process{PID: 8}}
+	if err := Remove(path, mine); err != nil {
+		t.Errorf("nothing there: %v", err)
+	}
+	if err := Write(path, other); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remove(path, mine); err != nil {
+		t.Errorf("another's: %v", err)
+	}
+	if r, err := Read(path); err != nil || r.PID != 8 {
+		t.Errorf("another's record: %+v, %v", r, err)
+	}
+	if err := Remove(path, other); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("its own is still there")
+	}
+}

@@ -1,0 +1,100 @@
+package meta
+
+import (
+	"regexp"
+	"strings"
+	"sync"
+)
+
+// hidden is shown in place of a secret.
+const hidden = "***"
+
+// What a secret looks like (contract, "Files"). The patterns are compiled when
+// first needed: a run that is refused by a flag error never needs them.
+const (
+	// secretName is a name that says what its value is.
+	secretName = `[\w.-]*(?:token|passw(?:or)?d|secret|authorization|cookie|api[-_ ]?key)[\w.-]*`
+
+	// quoted is text in quotes, escaped quotes among them; quotes that are
+	// never closed, because the text was cut, run to the end.
+	quoted = `'[^']*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\\"[^"]*(?:"|$)`
+
+	// shellWord is one word of shell text, its quoted parts included.
+	shellWord = `(?:` + quoted + `|\\.|[^\s'"\\;&|()<>,}])+`
+
+	// headerValue is what follows "Name: ", to the end of the quotes or of
+	// the line: a header's value may have several words.
+	headerValue = `(?:\*\*\*|` + quoted + `|[^'"\r\n]+)`
+
+	// discordToken is the shape of the tokens that Discord gives to bots
+	// and users: base64url of an id, of a time, and a signature; or mfa.….
+	discordToken = `[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27,}|mfa\.[\w-]{20,}`
+
+	// webhook is a Discord webhook's address, whose last part is a secret.
+	webhook = `(/webhooks/\d+/)[\w-]+`
+)
+
+var (
+	// secretOption is an option whose value is the next word, and
+	// secretValue one, or a variable, whose value is the rest of the word.
+	secretOption = lazy(`^(?:--?` + secretName + `|` + secretName + `:)$`)
+	secretValue  = lazy(`(?s)^((?:--?)?` + secretName + `=).*$`)
+
+	// shellScript is the shells' option whose value is a script.
+	shellScript = lazy(`^-[a-z]*c$`)
+
+	// rules find secrets in any text; group 1 is what stays readable.
+	rules = []func() *regexp.Regexp{
+		lazy(`(\b` + secretName + `["']?\s*=\s*)` + shellWord),
+		lazy(`(\b` + secretName + `\\?["']?\s*:\s*)` + headerValue),
+		lazy(`((?:^|[\s'"])--?` + secretName + `\s+)` + shellWord),
+		lazy(webhook),
+		lazy(discordToken),
+	}
+	exporterToken = lazy(`(\s-t\s+)` + shellWord)
+)
+
+func lazy(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)` + pattern) })
+}
+
+// exporter tells whether text names DiscordChatExporter, whose -t option takes
+// a token. Other programs' -t stays readable.
+func exporter(text string) bool {
+	return strings.Contains(strings.ToLower(text), "discordchatexporter")
+}
+
+// Redact hides the secrets in a text that may be a shell command, a word of
+// one, or a script.
+func Redact(text string) string {
+	for _, rule := range rules {
+		text = rule().ReplaceAllString(text, "${1}"+hidden)
+	}
+	if exporter(text) {
+		text = exporterToken().ReplaceAllString(text, "${1}"+hidden)
+	}
+	return text
+}
+
+// RedactWords hides the secrets in a command's words: what Redact finds in
+// each, and the whole value, spaces included, that an option or a variable
+// with a secret's name has. A script for `sh -c` may begin with such a
+// variable too, and stays readable after it.
+func RedactWords(words []string) []string {
+	shown := make([]string, len(words))
+	exports, script, secretNext := false, false, false
+	for i, word := range words {
+		switch {
+		case secretNext:
+			shown[i] = hidden
+		case script:
+			shown[i] = Redact(word)
+		default:
+			shown[i] = Redact(secretValue().ReplaceAllString(word, "${1}"+hidden))
+		}
+		secretNext = !secretNext && (secretOption().MatchString(word) || exports && word == "-t")
+		script = shellScript().MatchString(word)
+		exports = exports || exporter(word)
+	}
+	return shown
+}
