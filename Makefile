@@ -25,7 +25,7 @@ demo: dcelock
 
 .PHONY: test
 test: dcelock
-	go test ./...
+	go test -count=1 ./...
 	tests/run-all-smokes.sh
 
 .PHONY: lint
@@ -40,8 +40,8 @@ lint:
 .PHONY: check
 check: lint dcelock
 	$(need_cc)
-	CGO_ENABLED=1 go test -race ./...
-	go test ./tests
+	CGO_ENABLED=1 go test -count=1 -race ./...
+	go test -count=1 ./tests
 	tests/run-all-smokes.sh
 
 .PHONY: install

@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -46,9 +47,9 @@ DCE_SCRAPE_LOCK_FILE names. DCE_SKIP_SCRAPE_LOCK=1 runs without a lock.
 `
 
 type commandLine struct {
-	Config   *string `group:"Which lock:" placeholder:"FILE" help:"Scrape config (JSON) that names archive_root. Default: $$DCE_CONFIG_FILE, else config/scrape-targets.json under the repository root."`
-	Nonblock bool    `group:"When it is held:" short:"n" aliases:"nb,nonblocking" help:"Fail at once when the lock is held; this is the default."`
-	Conflict uint8   `group:"When it is held:" name:"conflict-exit-code" short:"E" default:"1" placeholder:"N" help:"Exit status when the lock is held, 0 to 255. Default: 1."`
+	Config   *string  `group:"Which lock:" placeholder:"FILE" help:"Scrape config (JSON) that names archive_root. Default: $$DCE_CONFIG_FILE, else config/scrape-targets.json under the repository root."`
+	Nonblock bool     `group:"When it is held:" short:"n" aliases:"nb,nonblocking" help:"Fail at once when the lock is held; this is the default."`
+	Conflict exitCode `group:"When it is held:" name:"conflict-exit-code" short:"E" default:"1" placeholder:"N" help:"Exit status when the lock is held, 0 to 255. Default: 1."`
 
 	Close     bool   `group:"The command:" short:"o" help:"The command does not inherit the lock's descriptor; for commands that start daemons."`
 	InnerLock string `group:"The command:" enum:"skip,keep" default:"skip" placeholder:"skip|keep" help:"skip (the default) exports DCE_SKIP_SCRAPE_LOCK=1, so that a runner that locks for itself does not collide with this lock; keep leaves that to the runner."`
@@ -60,26 +61,34 @@ type commandLine struct {
 	Command []string `arg:"" optional:"" passthrough:"partial" help:"The command and its words."`
 }
 
+// The main thread attends to signals, as lock.Attend asks.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	var line commandLine
-	parser := kong.Must(&line, kong.Name("dcelock"), kong.Description(description), kong.Help(help))
-	var status int
-	_, err := parser.Parse(os.Args[1:])
-	if err != nil {
-		err = usageError{err}
-	} else {
-		status, err = line.run()
-	}
-	if err != nil {
-		lock.Log{Out: os.Stderr}.Error(err)
-		status = exitStatus(err, int(line.Conflict))
-	}
-	os.Exit(status)
+	lock.Attend(func(signals *lock.Signals) {
+		var line commandLine
+		parser := kong.Must(&line, kong.Name("dcelock"), kong.Description(description), kong.Help(help))
+		_, err := parser.Parse(os.Args[1:])
+		if err != nil {
+			os.Exit(line.report(usageError{err}))
+		}
+		status, err := line.run(signals)
+		if err != nil {
+			status = line.report(err)
+		}
+		os.Exit(status)
+	})
+}
+
+// report prints err and gives its exit status.
+func (line *commandLine) report(err error) (status int) {
+	lock.Log{Out: os.Stderr}.Error(err)
+	return exitStatus(err, int(line.Conflict))
 }
 
 // run carries out what the command line asks for. The status is the command's
 // own; a command that was killed by a signal takes dcelock with it.
-func (line *commandLine) run() (status int, err error) {
+func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 	if line.Version {
 		fmt.Println("dcelock", version)
 		return 0, nil
@@ -102,7 +111,7 @@ func (line *commandLine) run() (status int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		return ended(lock.RunUnlocked(command))
+		return ended(lock.RunUnlocked(command, signals))
 	}
 
 	config, err := line.config()
@@ -121,15 +130,12 @@ func (line *commandLine) run() (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	begin := time.Now()
-	held, err := lock.Take(at, words, log)
+	held, err := lock.Take(at, words, log, signals)
 	if err != nil {
 		return 0, err
 	}
-	log.Detail("took the lock in %v", time.Since(begin))
-	result, err := held.Run(command, lock.Options{Close: line.Close, InnerLock: line.InnerLock == "keep"})
+	result, err := held.Run(command, lock.Options{Close: line.Close, InnerLock: line.InnerLock == "keep"}, signals)
 	held.Release()
-	log.Detail("released the lock after %v", time.Since(begin))
 	return ended(result, err)
 }
 
@@ -153,6 +159,19 @@ func ended(result syscall.WaitStatus, err error) (int, error) {
 		lock.DieBy(result.Signal())
 	}
 	return result.ExitStatus(), err
+}
+
+// exitCode is an exit status that the user chooses.
+type exitCode uint8
+
+// UnmarshalText is how kong reads one.
+func (c *exitCode) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 10, 8)
+	if err != nil {
+		return fmt.Errorf("%q is not a number from 0 to 255", text)
+	}
+	*c = exitCode(n)
+	return nil
 }
 
 // usageError is a command line that cannot be understood.

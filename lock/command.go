@@ -85,7 +85,7 @@ func (c Command) start(environment []string) (*os.Process, error) {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOMEM):
 		return nil, fail(System, "no process for command %s: %w", c.Words[0], bare(err))
 	case errors.Is(err, unix.ENOENT) && executable(c.path) == nil:
-		return nil, fail(CannotRun, "command %s cannot be executed: the interpreter its first line names is missing", c.Words[0])
+		return nil, fail(NotFound, "the interpreter of command %s, which its first line names, was not found", c.Words[0])
 	}
 	return nil, cannotRun(c.Words[0], bare(err))
 }

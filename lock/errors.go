@@ -2,11 +2,7 @@
 // and runs a command under it. flock(2) alone decides who may run.
 package lock
 
-import (
-	"fmt"
-
-	"dcelock/meta"
-)
+import "fmt"
 
 // A Kind is what sort of thing went wrong, so that the caller can choose an
 // exit status (contract, "Signals and exit status").
@@ -38,11 +34,10 @@ func fail(kind Kind, format string, args ...any) error {
 
 // A HeldError says that another run has the lock, and what is known of it.
 type HeldError struct {
-	Lock     string       // path of the lock file
-	Holder   *meta.Record // nil when the holder left no record
-	State    meta.State   // of Holder
-	Replaced bool         // the holder's lock file is no longer the one at Lock
-	err      error        // why there is no Holder, when a record is there and cannot be used
+	Lock     string   // path of the lock file
+	Holders  []Holder // the recorded one first; none where none can be seen
+	Replaced bool     // the holder's lock file is no longer the one at Lock
+	err      error    // why a record that is there cannot be used
 }
 
 func (e *HeldError) Error() string {

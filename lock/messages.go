@@ -50,41 +50,83 @@ func (l Log) Error(err error) {
 	}
 }
 
+// mostHolders is how many holders a refusal describes.
+const mostHolders = 5
+
 // details are the lines that follow the first line of a refusal.
-func (e *HeldError) details(now time.Time) []string {
-	if e.Holder == nil {
-		why := "the holder left no record"
-		if e.err != nil {
-			why = "the holder's record cannot be used: " + e.err.Error()
+func (e *HeldError) details(now time.Time) (lines []string) {
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	look := "fuser -v " + meta.Summary([]string{e.Lock})
+	recorded := len(e.Holders) > 0 && e.Holders[0].Source == FromRecord
+	switch {
+	case e.err != nil:
+		say("the holder's record cannot be used: %v", e.err)
+	case !recorded:
+		say("the holder left no record")
+	}
+	var stop []string
+	for i, h := range e.Holders {
+		if h.State == meta.Running {
+			stop = append(stop, fmt.Sprint(h.PID))
 		}
-		return []string{why, "to see which processes have the lock file open: fuser -v " + meta.Summary([]string{e.Lock})}
-	}
-	h := e.Holder
-	lines := []string{fmt.Sprintf("Holder pid %d (%s, started %s): %s", h.PID, e.State, timestamp(h.Started), h.Command)}
-	var about []string
-	if age := now.Sub(h.Started); !h.Started.IsZero() && age >= 0 {
-		about = append(about, "held for "+duration(age))
-	}
-	for _, known := range []struct{ label, value string }{{"by ", h.User}, {"on ", h.Host}, {"in ", h.Folder}} {
-		if known.value != "" {
-			about = append(about, known.label+known.value)
+		if i < mostHolders {
+			say("Holder %s", h.sentence())
+			if about := h.about(now); about != "" {
+				say("%s", about)
+			}
 		}
 	}
-	if len(about) > 0 {
-		lines = append(lines, strings.Join(about, ", "))
+	if more := len(e.Holders) - mostHolders; more > 0 {
+		say("and %d more; to see them all: %s", more, look)
 	}
 	if e.Replaced {
-		lines = append(lines, "the lock file was removed or replaced while that run holds it")
+		say("the lock file was removed or replaced while that run holds it")
 	}
-	switch e.State {
-	case meta.Running:
-		lines = append(lines, fmt.Sprintf("wait until it ends, or stop it: kill %d", h.PID))
-	case meta.NotRunning:
-		lines = append(lines, "what it started still holds the lock; to see it: fuser -v "+meta.Summary([]string{e.Lock}))
-	case meta.CannotTell:
-		lines = append(lines, "it runs elsewhere (another host or container): look for it there, or wait until it ends")
+	switch {
+	case len(stop) > 0:
+		say("wait until it ends, or stop it: kill %s", strings.Join(stop, " "))
+	case recorded && e.Holders[0].State == meta.CannotTell:
+		say("it runs elsewhere (another host or container): look for it there, or wait until it ends")
+	default:
+		say("no process can be seen that holds it; another user's can, with: sudo %s", look)
 	}
 	return lines
+}
+
+// sentence is the phrase that a holder is known by.
+func (h Holder) sentence() string {
+	return fmt.Sprintf("pid %d (%s, started %s): %s", h.PID, h.State, timestamp(h.Started), h.Command)
+}
+
+// about is what is known of a holder beside that; "" when that is nothing.
+func (h Holder) about(now time.Time) string {
+	var known []string
+	if age := now.Sub(h.Started); !h.Started.IsZero() && age >= 0 {
+		label := "held for "
+		if h.Source == FromKernel {
+			label = "runs for "
+		}
+		known = append(known, label+duration(age))
+	}
+	for _, part := range []struct{ label, value string }{{"by ", h.User}, {"on ", h.Host}, {"in ", h.Folder}} {
+		if part.value != "" {
+			known = append(known, part.label+part.value)
+		}
+	}
+	return strings.Join(known, ", ")
+}
+
+// list is holders in one line.
+func list(holders []Holder) string {
+	var texts []string
+	for i, h := range holders {
+		if i == mostHolders {
+			texts = append(texts, fmt.Sprintf("and %d more", len(holders)-i))
+			break
+		}
+		texts = append(texts, fmt.Sprintf("pid %d (%s)", h.PID, h.Command))
+	}
+	return strings.Join(texts, ", ")
 }
 
 func timestamp(t time.Time) string {

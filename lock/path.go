@@ -46,14 +46,14 @@ func Find(config string) (Location, error) {
 		return Location{
 			Lock:    inFolder(repository),
 			Config:  config,
-			Reason:  "the config names no archive_root, so the repository's own lock is used",
+			Reason:  "config " + config + " names no archive_root, and " + repository + " is its repository root",
 			Warning: fmt.Sprintf("config %s names no archive_root; only this checkout is protected, by %s", config, inFolder(repository)),
 		}, nil
 	}
 	return Location{
 		Lock:        inFolder(root),
 		Config:      config,
-		Reason:      "the config's archive_root is " + root,
+		Reason:      "config " + config + " names archive_root " + root,
 		archiveRoot: root,
 	}, nil
 }
@@ -106,6 +106,9 @@ func (at Location) makeFolder(log Log) error {
 	case err == nil && info.IsDir():
 		return nil
 	case errors.Is(err, syscall.ENOTDIR):
+		if _, err := os.Lstat(root); err != nil {
+			return fail(Missing, "archive root %s is missing, and its parent is not a folder", at.archiveRoot)
+		}
 		return fail(CannotOpen, "archive root %s is not a folder", at.archiveRoot)
 	case errors.Is(err, fs.ErrPermission):
 		return fail(Missing, "archive root %s cannot be reached: %w", at.archiveRoot, bare(err))

@@ -14,11 +14,12 @@ type Options struct {
 	InnerLock bool // leave on the locking that the command does for itself
 }
 
-// Run runs command under the lock and waits for it. It returns how the command
-// ended, or an error of kind CannotRun, NotFound or System when it could not
-// be started. The lock stays held either way, until Release.
-func (l *Lock) Run(command Command, options Options) (syscall.WaitStatus, error) {
-	if !options.Close {
+// Run runs command under the lock and waits for it, passing signals on. It
+// returns how the command ended, or an error of kind CannotRun, NotFound or
+// System when it could not be started. The lock stays held either way, until
+// Release.
+func (l *Lock) Run(command Command, options Options, signals *Signals) (syscall.WaitStatus, error) {
+	if !options.Close && !l.nested {
 		// From here on the command holds the lock as this process does,
 		// and goes on holding it should this process be killed.
 		if _, err := unix.FcntlInt(uintptr(l.fd), unix.F_SETFD, 0); err != nil {
@@ -29,20 +30,25 @@ func (l *Lock) Run(command Command, options Options) (syscall.WaitStatus, error)
 	if !options.InnerLock {
 		added = append(added, "DCE_SKIP_SCRAPE_LOCK=1")
 	}
-	return run(command, withVariables(os.Environ(), added))
+	signals.dieOfArrived(l.Release)
+	return run(command, withVariables(os.Environ(), added), signals)
 }
 
 // RunUnlocked runs command without a lock, in the caller's environment. Its
 // results are Run's.
-func RunUnlocked(command Command) (syscall.WaitStatus, error) {
-	return run(command, os.Environ())
+func RunUnlocked(command Command, signals *Signals) (syscall.WaitStatus, error) {
+	signals.keep()
+	return run(command, os.Environ(), signals)
 }
 
-func run(command Command, environment []string) (syscall.WaitStatus, error) {
+func run(command Command, environment []string, signals *Signals) (syscall.WaitStatus, error) {
 	process, err := command.start(environment)
 	if err != nil {
 		return 0, err
 	}
+	done := make(chan struct{})
+	defer close(done)
+	go signals.passOn(process, done)
 	state, err := process.Wait()
 	if err != nil {
 		return 0, fail(System, "waiting for command %s failed: %w", command.Words[0], err)

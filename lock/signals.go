@@ -2,7 +2,9 @@ package lock
 
 import (
 	"os"
+	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -10,22 +12,149 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DieBy ends this process by signal, as the command that it ran was ended, so
-// that a shell sees the same death with the prefix as without it. It does not
+// The policy (contract, "Signals and exit status"): until there is a command
+// to pass them to, signals end dcelock as they end any program; from then on
+// they are the command's. A terminal sends INT and QUIT to its whole
+// foreground group, and then the command has them already. A signal that was
+// ignored when dcelock started stays ignored, as far as Go lets that be seen.
+
+// passedOn are the signals that the command gets.
+var passedOn = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM}
+
+// Signals receives this process's signals.
+type Signals struct {
+	mu      sync.Mutex
+	kept    bool                // whether signals are kept in arrived
+	running bool                // whether the command gets the terminal's own
+	arrived chan syscall.Signal // what the command has to get, in order
+}
+
+// Attend receives the signals of this process, and runs work beside that. It
+// does not return; work has to end the process. It must be called by the
+// main goroutine, in a program that locked that to its thread in an init
+// function: the kernel gives signals to the main thread first.
+func Attend(work func(*Signals)) {
+	s := &Signals{arrived: make(chan syscall.Signal, 64)}
+	attended := make([]os.Signal, 0, len(passedOn))
+	var set unix.Sigset_t
+	for _, sig := range passedOn {
+		if !signal.Ignored(sig) {
+			attended = append(attended, sig)
+			add(&set, sig.(syscall.Signal))
+		}
+	}
+	// A signal that arrives while the main thread is not in sigtimedwait
+	// comes through the Go runtime, which does not tell who sent it.
+	unseen := make(chan os.Signal, 64)
+	signal.Notify(unseen, attended...)
+	// Without this a message to a broken pipe would end dcelock.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	go func() {
+		for sig := range unseen {
+			s.receive(sig.(syscall.Signal), inForeground())
+		}
+	}()
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil)
+	go work(s)
+	for {
+		var info unix.Siginfo
+		sig, _, errno := unix.Syscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&set)), uintptr(unsafe.Pointer(&info)), 0, sigsetSize, 0, 0)
+		if errno == 0 {
+			s.receive(syscall.Signal(sig), info.Code == siKernel)
+		}
+	}
+}
+
+const (
+	sigsetSize = 8    // bytes, of the kernel's sigset_t
+	siKernel   = 0x80 // SI_KERNEL of sigaction(2): not sent by a process
+)
+
+// receive acts on one signal.
+func (s *Signals) receive(sig syscall.Signal, fromTerminal bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.kept {
+		DieBy(sig)
+	}
+	if s.running && fromTerminal && (sig == unix.SIGINT || sig == unix.SIGQUIT) {
+		return
+	}
+	select {
+	case s.arrived <- sig:
+	default: // 64 signals that the command has not got yet say enough
+	}
+}
+
+// keep makes signals wait for passOn instead of ending the process.
+func (s *Signals) keep() {
+	s.mu.Lock()
+	s.kept = true
+	s.mu.Unlock()
+}
+
+// dieOfArrived ends this process if a signal has arrived for a command that is
+// not yet started, after release.
+func (s *Signals) dieOfArrived(release func()) {
+	select {
+	case sig := <-s.arrived:
+		release()
+		DieBy(sig)
+	default:
+	}
+}
+
+// passOn sends the command, which has just been started, what has arrived and
+// what arrives, until done is closed. What the terminal sent while it was
+// being started is sent to it as well: it has no handler yet that could count.
+func (s *Signals) passOn(command *os.Process, done <-chan struct{}) {
+	s.mu.Lock()
+	s.running = true
+	s.mu.Unlock()
+	for {
+		select {
+		case sig := <-s.arrived:
+			_ = command.Signal(sig) // it may have ended just now
+		case <-done:
+			return
+		}
+	}
+}
+
+// inForeground tells whether this process is in the foreground group of its
+// terminal, which gets the signals that are typed there.
+func inForeground() bool {
+	tty, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(tty)
+	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// DieBy ends this process by a signal, as its command was ended by it, so that
+// a shell sees the same death with the prefix as without it. It does not
 // return.
-func DieBy(signal syscall.Signal) {
+func DieBy(sig syscall.Signal) {
 	// The command's core file, if there was one, is the one of interest.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	// signal.Reset is not enough: the Go runtime keeps its own handler for
 	// some signals. A zero sigaction is SIG_DFL, without flags or mask.
 	var action [64]byte
-	runtime.LockOSThread()
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(signal), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), 0, sigsetSize, 0, 0)
 	var set unix.Sigset_t
-	set.Val[(signal-1)/64] = 1 << ((signal - 1) % 64)
+	add(&set, sig)
+	// To this thread: sent to the process, the main thread's sigtimedwait
+	// would take the signal.
+	runtime.LockOSThread()
 	_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &set, nil)
-	_ = unix.Kill(os.Getpid(), signal)
-	// Another thread may be the one to die; this one has nothing to do.
-	time.Sleep(time.Second)
-	os.Exit(128 + int(signal))
+	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
+	time.Sleep(time.Second) // not reached: the signal comes with the return from tgkill
+	os.Exit(128 + int(sig))
+}
+
+// add adds a signal to a set (sigsetops(3)).
+func add(set *unix.Sigset_t, sig syscall.Signal) {
+	set.Val[(sig-1)/64] |= 1 << ((sig - 1) % 64)
 }

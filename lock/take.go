@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,32 +27,65 @@ type Lock struct {
 	fd     int
 	log    Log
 	record *meta.Record // as written; nil when it could not be
+	nested bool         // an ancestor of this process holds the lock; fd is none
 }
 
 // Take takes the lock at a location, at once or not at all, and writes the
-// record of a run of command beside it.
+// record of a run of command beside it. From then on signals are kept for the
+// command. Where this process or an ancestor of it has that lock already, the
+// run goes under it: there is nothing to take, and nothing to release.
 //
 // A *HeldError says who has the lock. The other errors are of kind Missing,
 // CannotOpen and System; after any error nothing is held. That the record
 // cannot be written is only warned of: the lock is what excludes.
-func Take(at Location, command []string, log Log) (*Lock, error) {
+func Take(at Location, command []string, log Log, signals *Signals) (*Lock, error) {
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
 	}
-	fd, err := lockFile(at.Lock)
+	l := &Lock{path: at.Lock, log: log}
+	begin := time.Now()
+	var err error
+	l.fd, err = lockFile(at.Lock)
 	if errors.Is(err, unix.EWOULDBLOCK) {
+		if l.heldAbove() {
+			return l.goUnder(signals), nil
+		}
 		return nil, heldBy(at.Lock)
 	}
 	if err != nil {
 		return nil, err
 	}
-	l := &Lock{path: at.Lock, fd: fd, log: log}
 	if err := l.reclaim(); err != nil {
-		unix.Close(fd)
+		unix.Close(l.fd)
+		if l.heldAbove() {
+			return l.goUnder(signals), nil
+		}
 		return nil, err
 	}
+	log.Detail("took the lock in %v", time.Since(begin).Round(time.Microsecond))
+	signals.keep()
 	l.writeRecord(command)
 	return l, nil
+}
+
+// goUnder makes l the lock of an outer run.
+func (l *Lock) goUnder(signals *Signals) *Lock {
+	l.log.Detail("an outer run holds the lock; running under it")
+	signals.keep()
+	l.nested = true
+	return l
+}
+
+// heldAbove tells whether the run that has the lock is one that this process
+// is part of: by the kernel's view of the lock's holders, or where that cannot
+// be had, by the identity in the record. Never by a variable, which anybody can
+// set and any child inherits.
+func (l *Lock) heldAbove() bool {
+	if f, ok := fileAt(l.path); ok && f.heldAbove() {
+		return true
+	}
+	record, err := meta.Read(meta.Path(l.path))
+	return err == nil && record.Proven(meta.Self()) && slices.Contains(meta.Ancestors(), record.PID)
 }
 
 // lockFile opens and locks the file at path and returns its descriptor, which
@@ -135,19 +169,6 @@ func isAt(fd int, path string) bool {
 		mine.Dev == there.Dev && mine.Ino == there.Ino
 }
 
-// heldBy explains a lock that is held by what its record says.
-func heldBy(path string) *HeldError {
-	held := &HeldError{Lock: path}
-	record, err := meta.Read(meta.Path(path))
-	switch {
-	case err == nil:
-		held.Holder, held.State = &record, record.State(meta.Self())
-	case !errors.Is(err, fs.ErrNotExist):
-		held.err = err
-	}
-	return held
-}
-
 // reclaim looks at the record that lies beside the lock just taken. With the
 // lock free its run is over, and the record is one to replace, unless its
 // process is proven to live: then the lock file was removed or replaced, or
@@ -165,7 +186,7 @@ func (l *Lock) reclaim() error {
 	state := record.State(self)
 	switch {
 	case record.Proven(self):
-		return &HeldError{Lock: l.path, Holder: &record, State: state, Replaced: record.LockID != l.id()}
+		return &HeldError{Lock: l.path, Holders: []Holder{{record, state, FromRecord}}, Replaced: record.LockID != l.id()}
 	case state == meta.NotRunning:
 		l.log.Warn("reclaiming scrape lock; previous holder pid %d is not running", record.PID)
 	default:
@@ -203,12 +224,24 @@ func (l *Lock) id() string {
 
 // Release removes the record, while the lock is still held, and closes the
 // descriptor. There is no LOCK_UN, which would free the lock for every process
-// that shares the descriptor: what the command left running goes on holding it.
+// that shares the descriptor: what the command left running goes on holding
+// it, and is named in a warning.
 func (l *Lock) Release() {
+	if l.nested {
+		return
+	}
 	if l.record != nil {
 		if err := meta.Remove(meta.Path(l.path), *l.record); err != nil {
 			l.log.Warn("the record of this run cannot be removed; the next run will reclaim it: %v", err)
 		}
 	}
+	var info unix.Stat_t
+	err := unix.Fstat(l.fd, &info)
 	unix.Close(l.fd)
+	l.log.Detail("released the lock")
+	if f := (file{info.Dev, info.Ino}); err == nil && f.takenBy(os.Getpid()) {
+		if left := f.holders(); len(left) > 0 {
+			l.log.Warn("the command left processes running that go on holding the lock (--close prevents that): %s", list(left))
+		}
+	}
 }

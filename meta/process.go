@@ -130,3 +130,17 @@ func parseStat(line string) (stat, error) {
 	s.start, err2 = strconv.ParseUint(fields[start], 10, 64)
 	return s, errors.Join(err1, err2)
 }
+
+// Ancestors are the pids of this process's parent, its parent's parent and so
+// on, as far as they can be seen.
+func Ancestors() []int {
+	var pids []int
+	for of := "self"; ; {
+		s, err := readStat(of)
+		if err != nil || s.parent == 0 {
+			return pids
+		}
+		pids = append(pids, s.parent)
+		of = strconv.Itoa(s.parent)
+	}
+}

@@ -61,7 +61,7 @@ func TestCommandsThatCannotRun(t *testing.T) {
 		}
 	}
 	// Only the attempt shows these.
-	s.dcelock("--", "./no-interpreter").run(t).wants(t, 126, "interpreter")
+	s.dcelock("--", "./no-interpreter").run(t).wants(t, 127, "interpreter")
 	s.free()
 	// The shell is given what the kernel does not know, and complains itself.
 	if r := s.dcelock("--", "./garbage").run(t); r.status == 0 {

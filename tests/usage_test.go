@@ -61,7 +61,7 @@ func TestQuietAndVerbose(t *testing.T) {
 	if r := s.dcelock("--quiet", "--", "true").run(t); r.status != 0 || r.stderr != "" {
 		t.Errorf("quiet: %+v", r)
 	}
-	s.dcelock("-v", "--", "true").run(t).wants(t, 0, "lock "+s.lock, "archive_root is "+s.root, "took the lock in ")
+	s.dcelock("-v", "--", "true").run(t).wants(t, 0, "lock "+s.lock, "names archive_root "+s.root, "took the lock in ")
 	s.hold()
 	s.dcelock("--quiet", "--", "true").run(t).wants(t, 1, "already running", "Holder pid ")
 }

@@ -115,7 +115,7 @@ func TestBadConfigLocksNothing(t *testing.T) {
 		{"not UTF-8", "{\"archive_root\": \"<root>/\xff\"}", 65, "not UTF-8"},
 		{"drive not mounted", `{"archive_root": "<root>/mnt/drive/archive"}`, 66, "is the drive mounted?"},
 		{"archive root a file", `{"archive_root": "<root>/file"}`, 73, "is not a folder"},
-		{"archive root below a file", `{"archive_root": "<root>/file/archive"}`, 73, "is not a folder"},
+		{"archive root below a file", `{"archive_root": "<root>/file/archive"}`, 66, "its parent is not a folder"},
 		{"archive root a dangling link", `{"archive_root": "<root>/dangling"}`, 66, "is the drive mounted?"},
 	}
 	for _, c := range cases {

@@ -1,0 +1,62 @@
+package meta
+
+import (
+	"bytes"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ticksPerSecond is the unit of times in /proc/PID/stat, sysconf(_SC_CLK_TCK),
+// which Linux has fixed at 100 for programs.
+const ticksPerSecond = 100
+
+// Describe makes a record of what /proc tells about a process: Started is when
+// the process was started, which is not when it took a lock, and LockID is
+// empty. What may not be read of it stays empty. The error is that there is no
+// such process.
+func Describe(pid int) (Record, error) {
+	folder := "/proc/" + strconv.Itoa(pid)
+	s, err := readStat(strconv.Itoa(pid))
+	if err != nil {
+		return Record{}, err
+	}
+	r := Record{Process: Process{PID: pid, StartTicks: s.start}, Started: sinceBoot(s.start)}
+	r.Command = orUnknown(commandLine(folder))
+	var info unix.Stat_t
+	if unix.Stat(folder, &info) == nil {
+		r.User = strconv.FormatUint(uint64(info.Uid), 10)
+		if u, err := user.LookupId(r.User); err == nil {
+			r.User = u.Username
+		}
+	}
+	if cwd, err := os.Readlink(folder + "/cwd"); err == nil {
+		r.Folder = Printable(cwd)
+	}
+	return r, nil
+}
+
+// commandLine is the summary of a process's words, or its program's name where
+// it has none.
+func commandLine(folder string) string {
+	words, _ := os.ReadFile(folder + "/cmdline")
+	if words = bytes.TrimSuffix(words, []byte{0}); len(words) > 0 {
+		return Summary(strings.Split(string(words), "\x00"))
+	}
+	name, _ := os.ReadFile(folder + "/comm")
+	return Printable(strings.TrimSpace(string(name)))
+}
+
+// sinceBoot is the time so many clock ticks after boot, in whole seconds.
+func sinceBoot(ticks uint64) time.Time {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return time.Time{}
+	}
+	age := time.Duration(now.Nano()) - time.Duration(ticks)*(time.Second/ticksPerSecond)
+	return time.Now().Add(-age).UTC().Truncate(time.Second)
+}
