@@ -168,7 +168,7 @@ type exitCode uint8
 func (c *exitCode) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(string(text), 10, 8)
 	if err != nil {
-		return fmt.Errorf("%q is not a number from 0 to 255", text)
+		return errors.New("not a number from 0 to 255")
 	}
 	*c = exitCode(n)
 	return nil

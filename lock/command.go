@@ -3,9 +3,12 @@ package lock
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"dcelock/meta"
 )
 
 // A Command is a program and its words, looked up and not yet started.
@@ -58,7 +61,11 @@ func executable(path string) error {
 	return unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
 }
 
+// noResources are the errors with which the system refuses a new process.
+var noResources = []error{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE}
+
 func cannotRun(name string, err error) error {
+	name = meta.Redact(name) // a variable in front of a command is easily put here
 	switch {
 	case name == "":
 		return fail(NotFound, "the command's name is empty")
@@ -82,7 +89,7 @@ func (c Command) start(environment []string) (*os.Process, error) {
 	switch {
 	case err == nil:
 		return process, nil
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOMEM):
+	case slices.ContainsFunc(noResources, func(none error) bool { return errors.Is(err, none) }):
 		return nil, fail(System, "no process for command %s: %w", c.Words[0], bare(err))
 	case errors.Is(err, unix.ENOENT) && executable(c.path) == nil:
 		return nil, fail(NotFound, "the interpreter of command %s, which its first line names, was not found", c.Words[0])

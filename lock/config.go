@@ -45,7 +45,7 @@ func readConfig(path string) (archiveRoot string, err error) {
 		return "", nil
 	}
 	if err := json.Unmarshal(value, &archiveRoot); err != nil {
-		return "", fail(BadConfig, "config %s: archive_root is not a string: %s", path, value)
+		return "", fail(BadConfig, "config %s: archive_root is not a string", path)
 	}
 	if archiveRoot == "" {
 		return "", nil

@@ -34,29 +34,37 @@ const (
 // where the record is missing or its process is not the one that took the lock.
 func heldBy(path string) *HeldError {
 	held := &HeldError{Lock: path}
-	record, err := meta.Read(meta.Path(path))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		held.err = err
-	}
 	f, _ := fileAt(path)
-	if err != nil {
-		held.Holders = f.holders()
-		return held
+	record, err := meta.Read(meta.Path(path))
+	switch {
+	case err == nil && record.State(meta.Self()) == meta.Running && f.takenBy(record.PID):
+		held.describe(record)
+	case err == nil:
+		held.Holders = holders(f.is)
+		held.describe(record)
+	default:
+		held.Holders = holders(f.is)
+		if !errors.Is(err, fs.ErrNotExist) {
+			held.err = err
+		}
 	}
+	return held
+}
+
+// describe puts a record in front of the holders, in place of the one that it
+// describes. A record that names a living process which is not among them, and
+// may be another than the one that was recorded, is of an earlier run: left out.
+func (e *HeldError) describe(record meta.Record) {
 	self := meta.Self()
 	recorded := Holder{record, record.State(self), FromRecord}
-	if recorded.State == meta.Running && f.takenBy(record.PID) {
-		held.Holders = []Holder{recorded}
-		return held
+	i := slices.IndexFunc(e.Holders, func(h Holder) bool { return h.PID == record.PID })
+	switch {
+	case i >= 0:
+		e.Holders = slices.Delete(e.Holders, i, i+1)
+	case len(e.Holders) > 0 && recorded.State == meta.Running && !record.Proven(self):
+		return
 	}
-	seen := f.holders()
-	others := slices.DeleteFunc(slices.Clone(seen), func(h Holder) bool { return h.PID == record.PID })
-	if len(others) > 0 && len(others) == len(seen) && recorded.State == meta.Running && !record.Proven(self) {
-		held.Holders = seen // the recorded pid is some other process's by now
-		return held
-	}
-	held.Holders = append([]Holder{recorded}, others...)
-	return held
+	e.Holders = slices.Insert(e.Holders, 0, recorded)
 }
 
 // file is the identity of an open file, whatever its path is by now.
@@ -68,35 +76,47 @@ func fileAt(path string) (file, bool) {
 	return file{info.Dev, info.Ino}, err == nil
 }
 
-// takenBy tells whether the kernel's list names pid as the process that took a
-// flock(2) lock on f, and that lock still exists (proc_locks(5)). One line to
-// compare instead of a walk through /proc; but a process that got the lock by
-// inheriting the descriptor is not in that list.
-//
-// Only the inode is compared: the device there is the superblock's, which is
-// another one than stat's on some file systems.
-func (f file) takenBy(pid int) bool {
-	list, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return false
-	}
+// A kernelLock is a flock(2) lock in the kernel's list (proc_locks(5)).
+type kernelLock struct {
+	pid    int    // of the process that took it, which may be gone
+	device string // of the superblock: not stat's on some file systems
+	ino    uint64
+}
+
+// kernelLocks are the flock(2) locks that the kernel lists; waiters are not
+// among them. A process that shares a lock by inheritance is not listed either.
+func kernelLocks() (locks []kernelLock) {
+	list, _ := os.ReadFile("/proc/locks")
 	for line := range strings.Lines(string(list)) {
 		// 1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF
 		fields := strings.Fields(line)
-		if len(fields) >= 6 && fields[1] == "FLOCK" && fields[4] == strconv.Itoa(pid) &&
-			strings.HasSuffix(fields[5], ":"+strconv.FormatUint(f.ino, 10)) {
-			return true
+		if len(fields) < 6 || fields[1] != "FLOCK" {
+			continue
+		}
+		colon := strings.LastIndexByte(fields[5], ':')
+		pid, err1 := strconv.Atoi(fields[4])
+		ino, err2 := strconv.ParseUint(fields[5][colon+1:], 10, 64)
+		if err1 == nil && err2 == nil && colon > 0 {
+			locks = append(locks, kernelLock{pid, fields[5][:colon], ino})
 		}
 	}
-	return false
+	return locks
 }
 
-// heldIn tells whether process pid has a descriptor of f on which a flock(2)
-// lock is held: its own, or one that it shares by inheritance. Of a process of
-// another user it cannot tell, and says no.
-func (f file) heldIn(pid string) bool {
-	folder := "/proc/" + pid + "/fdinfo/"
-	dir, err := os.Open(folder)
+// takenBy tells whether the kernel lists a lock on f that pid took: one file to
+// read instead of a walk through /proc. Only the inode is compared, for the
+// reason at device.
+func (f file) takenBy(pid int) bool {
+	return slices.ContainsFunc(kernelLocks(), func(l kernelLock) bool { return l.pid == pid && l.ino == f.ino })
+}
+
+// holds tells whether process pid ("self" or a number) has a descriptor with a
+// flock(2) lock, its own or one that it shares by inheritance, on a file that
+// matches; match is given its path in /proc/PID/fd. Of another user's process
+// it cannot tell, and says no.
+func holds(pid string, match func(fd string) bool) bool {
+	folder := "/proc/" + pid + "/"
+	dir, err := os.Open(folder + "fdinfo")
 	if err != nil {
 		return false
 	}
@@ -106,14 +126,15 @@ func (f file) heldIn(pid string) bool {
 		return false
 	}
 	return slices.ContainsFunc(names, func(fd string) bool {
-		if !hasFlock(folder + fd) {
-			return false
-		}
-		// By stat, so that the device is the one that stat gives of the
-		// lock file, which the device in the lock's line need not be.
-		found, ok := fileAt("/proc/" + pid + "/fd/" + fd)
-		return ok && found == f
+		return hasFlock(folder+"fdinfo/"+fd) && match(folder+"fd/"+fd)
 	})
+}
+
+// is matches descriptors of f: by stat, so that the device is the one that stat
+// gives of the lock file, which the one in the lock's line need not be.
+func (f file) is(fd string) bool {
+	found, ok := fileAt(fd)
+	return ok && found == f
 }
 
 // hasFlock tells whether a file of /proc/PID/fdinfo shows a flock(2) lock
@@ -137,10 +158,11 @@ func hasFlock(fdinfo string) bool {
 	return false
 }
 
-// holders are the processes that hold a flock(2) lock on f, as far as this
-// process may see, in the order of their pids. It looks at every descriptor of
-// every process: call it only where nothing quicker answers.
-func (f file) holders() []Holder {
+// holders are the processes that hold a flock(2) lock on a file that matches,
+// as far as this process may see, in the order of their pids; itself is not
+// among them. It looks at every descriptor of every process: call it only
+// where nothing quicker answers.
+func holders(match func(fd string) bool) (found []Holder) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil
@@ -150,10 +172,9 @@ func (f file) holders() []Holder {
 	if err != nil {
 		return nil
 	}
-	var found []Holder
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err != nil || pid == os.Getpid() || !f.heldIn(name) {
+		if err != nil || pid == os.Getpid() || !holds(name, match) {
 			continue
 		}
 		if record, err := meta.Describe(pid); err == nil {
@@ -164,11 +185,11 @@ func (f file) holders() []Holder {
 	return found
 }
 
-// heldAbove tells whether this process or one of its ancestors holds the lock
-// on f: then this run is part of the run that holds it.
-func (f file) heldAbove() bool {
-	if f.heldIn("self") {
+// heldAbove tells whether this process or one of its ancestors holds a lock on
+// a file that matches: then this run is part of the run that holds it.
+func heldAbove(match func(fd string) bool) bool {
+	if holds("self", match) {
 		return true
 	}
-	return slices.ContainsFunc(meta.Ancestors(), func(pid int) bool { return f.heldIn(strconv.Itoa(pid)) })
+	return slices.ContainsFunc(meta.Ancestors(), func(pid int) bool { return holds(strconv.Itoa(pid), match) })
 }

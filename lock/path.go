@@ -66,16 +66,13 @@ func inFolder(folder string) string {
 
 // repositoryRoot is DCE_REPO_ROOT; else the nearest folder that holds .git, at
 // or above the config's folder or, where no config was named, the working
-// directory; else that folder itself.
+// directory; else that folder itself. Links on the way are resolved, so that
+// one checkout has one root however it is reached.
 func repositoryRoot(config string) (string, error) {
 	if root := os.Getenv("DCE_REPO_ROOT"); root != "" {
-		return filepath.Abs(root)
+		return physical(root)
 	}
-	start := "."
-	if config != "" {
-		start = filepath.Dir(config)
-	}
-	start, err := filepath.Abs(start)
+	start, err := physical(folderOf(config))
 	if err != nil {
 		return "", err
 	}
@@ -89,13 +86,36 @@ func repositoryRoot(config string) (string, error) {
 	}
 }
 
+// folderOf is the folder part of a path, "." where it has none. Not
+// filepath.Dir, for the reason at inFolder.
+func folderOf(path string) string {
+	return path[:strings.LastIndexByte(path, '/')+1] + "."
+}
+
+// physical is the absolute path of a folder, without links; of one that does
+// not exist, as far as it can be told.
+func physical(path string) (string, error) {
+	if !strings.HasPrefix(path, "/") {
+		// os.Getwd goes by the variable PWD, which may lead through links.
+		cwd, err := syscall.Getwd()
+		if err != nil {
+			return "", err
+		}
+		path = cwd + "/" + path
+	}
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		return resolved, nil
+	}
+	return filepath.Clean(path), nil
+}
+
 // makeFolder makes the folder that the lock file lies in, where that is safe:
 // all of an override's path, but only the last folder of an archive root's. A
 // missing parent is most likely a drive that is not mounted, and a folder made
 // there would be another archive root.
 func (at Location) makeFolder(log Log) error {
 	if at.archiveRoot == "" {
-		if err := os.MkdirAll(filepath.Dir(at.Lock), 0o777); err != nil {
+		if err := os.MkdirAll(folderOf(at.Lock), 0o777); err != nil {
 			return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
 		}
 		return nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"slices"
 	"time"
 
@@ -42,38 +41,57 @@ func Take(at Location, command []string, log Log, signals *Signals) (*Lock, erro
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
 	}
-	l := &Lock{path: at.Lock, log: log}
+	summary := meta.Summary(command)
 	begin := time.Now()
-	var err error
-	l.fd, err = lockFile(at.Lock)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		if l.heldAbove() {
-			return l.goUnder(signals), nil
+	for range mostReplacements {
+		l := &Lock{path: at.Lock, log: log}
+		var err error
+		if l.fd, err = lockFile(at.Lock); err != nil {
+			if errors.Is(err, errHeld) {
+				err = heldBy(at.Lock)
+			}
+			return l.underOuter(err, signals)
 		}
-		return nil, heldBy(at.Lock)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := l.reclaim(); err != nil {
-		unix.Close(l.fd)
-		if l.heldAbove() {
-			return l.goUnder(signals), nil
+		if err := l.reclaim(); err != nil {
+			return l.underOuter(err, signals)
 		}
-		return nil, err
+		signals.keep()
+		l.writeRecord(summary)
+		// Whoever locks a new file from here on finds the record. Somebody
+		// may have done so before, and then the file here is no longer the
+		// one that was locked, and that run goes first.
+		if isAt(l.fd, at.Lock) {
+			log.Detail("took the lock in %v", time.Since(begin).Round(time.Microsecond))
+			return l, nil
+		}
+		l.Release()
+		signals.dieOfArrived(func() {})
 	}
-	log.Detail("took the lock in %v", time.Since(begin).Round(time.Microsecond))
-	signals.keep()
-	l.writeRecord(command)
-	return l, nil
+	return nil, replacedAgain(at.Lock)
 }
 
-// goUnder makes l the lock of an outer run.
-func (l *Lock) goUnder(signals *Signals) *Lock {
+// mostReplacements is how often the lock file may be replaced while a run tries
+// to lock it, before that is an error.
+const mostReplacements = 100
+
+func replacedAgain(path string) error {
+	return fail(System, "lock file %s is replaced again and again while it is being locked", path)
+}
+
+// underOuter makes l part of an outer run, if it was that run's lock that could
+// not be taken; otherwise it returns err.
+func (l *Lock) underOuter(err error, signals *Signals) (*Lock, error) {
+	above := errors.As(err, new(*HeldError)) && l.heldAbove()
+	if l.fd > 0 {
+		unix.Close(l.fd)
+	}
+	if !above {
+		return nil, err
+	}
 	l.log.Detail("an outer run holds the lock; running under it")
 	signals.keep()
 	l.nested = true
-	return l
+	return l, nil
 }
 
 // heldAbove tells whether the run that has the lock is one that this process
@@ -81,27 +99,31 @@ func (l *Lock) goUnder(signals *Signals) *Lock {
 // be had, by the identity in the record. Never by a variable, which anybody can
 // set and any child inherits.
 func (l *Lock) heldAbove() bool {
-	if f, ok := fileAt(l.path); ok && f.heldAbove() {
+	match := l.former // with a lock on the file there now, the other's is on an earlier one
+	if l.fd == 0 {
+		f, _ := fileAt(l.path)
+		match = f.is
+	}
+	if heldAbove(match) {
 		return true
 	}
 	record, err := meta.Read(meta.Path(l.path))
 	return err == nil && record.Proven(meta.Self()) && slices.Contains(meta.Ancestors(), record.PID)
 }
 
+// errHeld is contention: flock(2) said EWOULDBLOCK.
+var errHeld = errors.New("the lock is held")
+
 // lockFile opens and locks the file at path and returns its descriptor, which
-// is closed on exec. The error is unix.EWOULDBLOCK when the lock is held.
+// is closed on exec. The error is errHeld when the lock is held.
 func lockFile(path string) (fd int, err error) {
-	// Each round that fails means that somebody replaced the file in it.
-	for range 100 {
+	for range mostReplacements {
 		fd, err := open(path)
 		if err != nil {
 			return 0, err
 		}
-		if err := flock(fd); err != nil {
+		if err := flock(fd, path); err != nil {
 			unix.Close(fd)
-			if !errors.Is(err, unix.EWOULDBLOCK) {
-				err = fail(System, "lock file %s cannot be locked: flock: %w (does its file system have locks?)", path, err)
-			}
 			return 0, err
 		}
 		// Between open and flock the file may have been removed or
@@ -111,13 +133,17 @@ func lockFile(path string) (fd int, err error) {
 		}
 		unix.Close(fd)
 	}
-	return 0, fail(System, "lock file %s is replaced again and again while it is being locked", path)
+	return 0, replacedAgain(path)
 }
 
 // open opens the lock file, made when missing, on a descriptor of lowestFD or
-// more. It never waits, whatever lies at path.
+// more. It waits for nothing but a file server's lease (fcntl(2)) to be broken.
 func open(path string) (fd int, err error) {
-	const flags = unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
+	flags := unix.O_CLOEXEC | unix.O_NOCTTY
+	var info unix.Stat_t
+	if unix.Stat(path, &info) == nil && info.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0, fail(CannotOpen, "lock file %s is not a regular file", path)
+	}
 	// First without O_CREAT, which fs.protected_regular refuses on another
 	// user's file in a sticky folder. For writing, which NFS needs for
 	// LOCK_EX; for reading where that is not allowed.
@@ -137,13 +163,6 @@ func open(path string) (fd int, err error) {
 		return 0, fail(CannotOpen, "lock file %s cannot be opened or made: %w", path, err)
 	}
 	defer unix.Close(fd)
-	var info unix.Stat_t
-	if err := unix.Fstat(fd, &info); err != nil {
-		return 0, fail(CannotOpen, "lock file %s: fstat: %w", path, err)
-	}
-	if info.Mode&unix.S_IFMT != unix.S_IFREG {
-		return 0, fail(CannotOpen, "lock file %s is not a regular file", path)
-	}
 	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, lowestFD)
 	if err != nil {
 		return 0, fail(System, "no descriptor of %d or more for lock file %s: %w (see ulimit -n)", lowestFD, path, err)
@@ -151,13 +170,17 @@ func open(path string) (fd int, err error) {
 	return high, nil
 }
 
-// flock takes the lock without waiting; unix.EWOULDBLOCK is contention, and
-// nothing else is.
-func flock(fd int) error {
+// flock takes the lock on an open file without waiting. The error is errHeld
+// for EWOULDBLOCK; any other means that there is no lock to be had.
+func flock(fd int, path string) error {
 	for {
-		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EINTR) {
-			return err
+		switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return errHeld
+		case !errors.Is(err, unix.EINTR):
+			return fail(System, "lock file %s cannot be locked: flock: %w (does its file system have locks?)", path, err)
 		}
 	}
 }
@@ -169,43 +192,56 @@ func isAt(fd int, path string) bool {
 		mine.Dev == there.Dev && mine.Ino == there.Ino
 }
 
-// reclaim looks at the record that lies beside the lock just taken. With the
-// lock free its run is over, and the record is one to replace, unless its
-// process is proven to live: then the lock file was removed or replaced, or
-// the lock dropped, under a run that goes on, and the lock counts as held.
+// reclaim makes sure that the lock just taken is not the lock of a run that
+// goes on, and clears away the record of one that does not. With the lock free
+// a recorded run is over, unless its process lives: then the lock file was
+// removed or replaced, or the lock dropped, under that run, and the lock counts
+// as held.
 func (l *Lock) reclaim() error {
+	if former := l.formerHolders(); len(former) > 0 {
+		held := &HeldError{Lock: l.path, Holders: former, Replaced: true}
+		if record, err := meta.Read(meta.Path(l.path)); err == nil {
+			held.describe(record)
+		}
+		return held
+	}
 	record, err := meta.Read(meta.Path(l.path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		l.log.Warn("replacing a record that cannot be used: %v", err)
+		l.removeStale()
 		return nil
 	}
 	self := meta.Self()
 	state := record.State(self)
+	replaced := record.LockID != l.id()
 	switch {
-	case record.Proven(self):
-		return &HeldError{Lock: l.path, Holders: []Holder{{record, state, FromRecord}}, Replaced: record.LockID != l.id()}
+	case record.Proven(self), state == meta.Running && record.LockID != "" && replaced:
+		return &HeldError{Lock: l.path, Holders: []Holder{{record, state, FromRecord}}, Replaced: replaced}
 	case state == meta.NotRunning:
 		l.log.Warn("reclaiming scrape lock; previous holder pid %d is not running", record.PID)
 	default:
 		l.log.Warn("replacing the record of pid %d (%s): the lock is free", record.PID, state)
 	}
+	l.removeStale()
 	return nil
 }
 
-func (l *Lock) writeRecord(command []string) {
+// removeStale removes the record of a run that is over, so that it does not
+// seem to be this run's should that one be impossible to write.
+func (l *Lock) removeStale() { _ = os.Remove(meta.Path(l.path)) }
+
+func (l *Lock) writeRecord(summary string) {
 	record := meta.Record{
 		Process: meta.Self(),
 		Started: time.Now().UTC(),
-		Command: meta.Summary(command),
+		Command: summary,
+		User:    meta.UserName(os.Geteuid()),
 		LockID:  l.id(),
 	}
 	record.Folder, _ = os.Getwd()
-	if current, err := user.Current(); err == nil {
-		record.User = current.Username
-	}
 	if err := meta.Write(meta.Path(l.path), record); err != nil {
 		l.log.Warn("the record of this run cannot be written, so others cannot see who holds the lock: %v", err)
 		return
@@ -240,7 +276,7 @@ func (l *Lock) Release() {
 	unix.Close(l.fd)
 	l.log.Detail("released the lock")
 	if f := (file{info.Dev, info.Ino}); err == nil && f.takenBy(os.Getpid()) {
-		if left := f.holders(); len(left) > 0 {
+		if left := holders(f.is); len(left) > 0 {
 			l.log.Warn("the command left processes running that go on holding the lock (--close prevents that): %s", list(left))
 		}
 	}

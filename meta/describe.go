@@ -29,15 +29,22 @@ func Describe(pid int) (Record, error) {
 	r.Command = orUnknown(commandLine(folder))
 	var info unix.Stat_t
 	if unix.Stat(folder, &info) == nil {
-		r.User = strconv.FormatUint(uint64(info.Uid), 10)
-		if u, err := user.LookupId(r.User); err == nil {
-			r.User = u.Username
-		}
+		r.User = UserName(int(info.Uid))
 	}
 	if cwd, err := os.Readlink(folder + "/cwd"); err == nil {
 		r.Folder = Printable(cwd)
 	}
 	return r, nil
+}
+
+// UserName is the name of a user id, or its number where it has none. Not
+// user.Current, which believes the variable USER.
+func UserName(id int) string {
+	number := strconv.Itoa(id)
+	if u, err := user.LookupId(number); err == nil {
+		return u.Username
+	}
+	return number
 }
 
 // commandLine is the summary of a process's words, or its program's name where

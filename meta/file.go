@@ -66,18 +66,20 @@ func readFile(path string) ([]byte, error) {
 // call it: the lock is what makes the temporary file's fixed name safe, and
 // the fixed name is what keeps killed runs from piling up temporary files.
 // Not synced to disk: a record outlives its boot only to be reclaimed.
-//
-// When it fails, the record of an earlier holder is removed if possible, so
-// that none is better than a wrong one.
-func Write(path string, r Record) error {
-	temporary := path + ".tmp"
-	err := writeNew(temporary, r.encode())
-	if err == nil {
-		err = os.Rename(temporary, path)
+func Write(path string, r Record) (err error) {
+	// The file is gone again when a second run writes too, because somebody
+	// replaced the lock file; the caller finds out, and this run may be the
+	// rightful one.
+	for range 10 {
+		if err = writeNew(path+".tmp", r.encode()); err != nil {
+			return err
+		}
+		if err = os.Rename(path+".tmp", path); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
 	if err != nil {
-		os.Remove(temporary)
-		os.Remove(path)
+		os.Remove(path + ".tmp")
 	}
 	return err
 }
@@ -88,12 +90,20 @@ func writeNew(path string, data []byte) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Close())
+	// Whatever the umask: a record that others cannot read explains nothing
+	// to them, and would seem to be none.
+	err = f.Chmod(0o644)
+	if err == nil {
+		_, err = f.Write(data)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(path)
+	}
+	return err
 }
 
 // Remove removes the record at path when it is still r to the letter; another

@@ -13,18 +13,26 @@ const hidden = "***"
 // first needed: a run that is refused by a flag error never needs them.
 const (
 	// secretName is a name that says what its value is.
-	secretName = `[\w.-]*(?:token|passw(?:or)?d|secret|authorization|cookie|api[-_ ]?key)[\w.-]*`
+	secretName = `[\w.-]*(?:token|passw(?:or)?d|secret|authorization|cookie|api[-_. ]?key)[\w.-]*`
+
+	// assigns is what stands between a variable's or option's name and its
+	// value: =, += and, of an array, [0]=.
+	assigns = `(?:\[\w*\])?\+?=`
 
 	// quoted is text in quotes, escaped quotes among them; quotes that are
 	// never closed, because the text was cut, run to the end.
 	quoted = `'[^']*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\\"[^"]*(?:"|$)`
 
-	// shellWord is one word of shell text, its quoted parts included.
-	shellWord = `(?:` + quoted + `|\\.|[^\s'"\\;&|()<>,}])+`
+	// shellWord is one word of shell text, its quoted parts and command
+	// substitutions included.
+	shellWord = `(?:\*\*\*|(?:` + quoted + `|\$\([^)]*(?:\)|$)|\\.|[^\s'"\\;&|)])+)`
 
 	// headerValue is what follows "Name: ", to the end of the quotes or of
 	// the line: a header's value may have several words.
 	headerValue = `(?:\*\*\*|` + quoted + `|[^'"\r\n]+)`
+
+	// space parts words, in a shell's script or in a list of JSON.
+	space = `["']?(?:\\\n|[\s,])+`
 
 	// discordToken is the shape of the tokens that Discord gives to bots
 	// and users: base64url of an id, of a time, and a signature; or mfa.….
@@ -36,22 +44,27 @@ const (
 
 var (
 	// secretOption is an option whose value is the next word, and
-	// secretValue one, or a variable, whose value is the rest of the word.
+	// secretValue one, or a variable or header, whose value is the rest.
 	secretOption = lazy(`^(?:--?` + secretName + `|` + secretName + `:)$`)
-	secretValue  = lazy(`(?s)^((?:--?)?` + secretName + `=).*$`)
+	secretValue  = lazy(`(?s)^((?:--?)?` + secretName + `(?:` + assigns + `|:\s*)).+$`)
 
-	// shellScript is the shells' option whose value is a script.
+	// shellScript is the shells' option whose value is a script, and scheme
+	// the first word of an Authorization header's value.
 	shellScript = lazy(`^-[a-z]*c$`)
+	scheme      = lazy(`^(?:bot|bearer|basic|digest)$`)
 
 	// rules find secrets in any text; group 1 is what stays readable.
 	rules = []func() *regexp.Regexp{
-		lazy(`(\b` + secretName + `["']?\s*=\s*)` + shellWord),
+		lazy(`("` + secretName + `(?:` + assigns + `|:\s*))(?:[^"\\]|\\.)+`),
+		lazy(`('` + secretName + `(?:` + assigns + `|:\s*))[^']+`),
+		lazy(`(\b` + secretName + `["']?\s*` + assigns + `\s*)` + shellWord),
 		lazy(`(\b` + secretName + `\\?["']?\s*:\s*)` + headerValue),
-		lazy(`((?:^|[\s'"])--?` + secretName + `\s+)` + shellWord),
+		lazy(`((?:^|[\s'"])--?` + secretName + space + `)` + shellWord),
+		lazy(`(://[^/\s:@]*:)[^/\s@]+`),
 		lazy(webhook),
 		lazy(discordToken),
 	}
-	exporterToken = lazy(`(\s-t\s+)` + shellWord)
+	exporterToken = lazy(`([\s'"]-t(?:` + space + `|=?))` + shellWord)
 )
 
 func lazy(pattern string) func() *regexp.Regexp {
@@ -84,15 +97,22 @@ func RedactWords(words []string) []string {
 	shown := make([]string, len(words))
 	exports, script, secretNext := false, false, false
 	for i, word := range words {
+		option := secretOption().MatchString(word)
 		switch {
 		case secretNext:
 			shown[i] = hidden
+			// The option before may have had no value, and this word may
+			// be an option itself.
+			secretNext = option || scheme().MatchString(word)
 		case script:
 			shown[i] = Redact(word)
+		case exports && strings.HasPrefix(word, "-t"):
+			shown[i] = "-t" + strings.Repeat(hidden, min(1, len(word)-2))
+			secretNext = word == "-t"
 		default:
 			shown[i] = Redact(secretValue().ReplaceAllString(word, "${1}"+hidden))
+			secretNext = option
 		}
-		secretNext = !secretNext && (secretOption().MatchString(word) || exports && word == "-t")
 		script = shellScript().MatchString(word)
 		exports = exports || exporter(word)
 	}

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -10,6 +11,10 @@ import (
 // maxSummary is the longest summary of a command, in bytes.
 const maxSummary = 500
 
+// mostRead is how much of a command is looked at for its summary, in bytes.
+// Much more than is shown, as secrets are long and what hides them is short.
+const mostRead = 16 << 10
+
 // mark stands at the end of a text that was cut.
 const mark = "…"
 
@@ -17,6 +22,15 @@ const mark = "…"
 // secrets, each word quoted for a shell where it needs it, one line of
 // printable text, at most 500 bytes (contract, "Files").
 func Summary(words []string) string {
+	read := 0
+	for i, word := range words {
+		if read += len(word) + 1; read > mostRead {
+			// The word that goes beyond is left out, not cut: a part
+			// of a secret does not look like one.
+			words = append(slices.Clone(words[:i]), mark)
+			break
+		}
+	}
 	shown := make([]string, len(words))
 	for i, word := range RedactWords(words) {
 		shown[i] = quote(word)
@@ -39,7 +53,7 @@ func quote(word string) string {
 }
 
 func needsQuotes(r rune) bool {
-	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("_@%+=:,./-", r)
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("_@%+=:,./-"+mark, r)
 }
 
 func escape(word string) string {

@@ -94,7 +94,7 @@ func TestLockFilesThatCannotBeUsed(t *testing.T) {
 		}
 	}
 	os.Mkdir(s.lock, 0o755)
-	run(t, 73, "is a directory")
+	run(t, 73, "is not a regular file")
 	os.Remove(s.lock)
 	call{argv: []string{"mkfifo", s.lock}}.run(t)
 	run(t, 73, "is not a regular file")

@@ -110,8 +110,7 @@ func TestStreamsAreTheCallersOwn(t *testing.T) {
 	}
 }
 
-// Nothing but the lock is added to the command's descriptors, and a script
-// without a standard error to write to still runs.
+// Nothing but the lock is added to the command's descriptors.
 func TestNothingElseIsInherited(t *testing.T) {
 	s := newArchive(t)
 	count := `ls /proc/self/fd | wc -l`
@@ -122,12 +121,37 @@ func TestNothingElseIsInherited(t *testing.T) {
 	if n == 0 || m != n+1 {
 		t.Errorf("%d descriptors without the prefix, %d with it", n, m)
 	}
-	write(t, s.meta, "pid=2147483647\nstarted=x\ncmd=x\n") // so that there is something to say
-	c := call{argv: []string{"bash", "-c", `"$0" -- bash -c 'echo ran >"$0"' "$1" 2> >(exec 0<&-); cat "$1"`, binary, s.a + "/ran"}, dir: s.a}
-	c.run(t)
-	if slurp(t, s.a+"/ran") != "ran\n" {
-		t.Error("the command did not run without anybody to read the messages")
+}
+
+// Messages to a reader that is gone cost the run nothing.
+func TestMessagesToNobody(t *testing.T) {
+	for name, c := range map[string]struct {
+		script string
+		status int
+	}{
+		"warning before": {`echo "pid=2147483647" >"$1.meta"; "$0" -v -- bash -c 'echo ran >"$0"; exit 5' "$2"`, 5},
+		"message behind": {`"$0" -v -- bash -c 'read -r _ <"$1"; echo ran >"$0"; exit 5' "$2" <(:)`, 5},
+		"refusal":        {`echo ran >"$2"; "$0" -E 75 -- true`, 75},
+		"usage error":    {`echo ran >"$2"; "$0" -E`, 64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newArchive(t)
+			if name == "refusal" {
+				s.hold()
+			}
+			read, write, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			read.Close()
+			defer write.Close()
+			r := call{argv: []string{"bash", "-c", "exec 2>&3 3>&-; " + c.script, binary, s.lock, s.a + "/ran"}, dir: s.a, files: []*os.File{write}}.run(t)
+			if r.status != c.status || slurp(t, s.a+"/ran") != "ran\n" {
+				t.Errorf("%+v, ran %q", r, slurp(t, s.a+"/ran"))
+			}
+			if name != "refusal" {
+				s.free()
+			}
+		})
 	}
-	s.free()
-	_ = os.Remove(s.a + "/ran")
 }

@@ -107,7 +107,7 @@ func TestBadConfigLocksNothing(t *testing.T) {
 		{"array", `["<root>"]`, 65, "not a JSON object"},
 		{"null", `null`, 65, "not a JSON object"},
 		{"string", `"<root>"`, 65, "not a JSON object"},
-		{"number for archive_root", `{"archive_root": 42}`, 65, "archive_root is not a string: 42"},
+		{"number for archive_root", `{"archive_root": 42}`, 65, "archive_root is not a string"},
 		{"list for archive_root", `{"archive_root": ["<root>"]}`, 65, "archive_root is not a string"},
 		{"relative archive_root", `{"archive_root": "archive"}`, 65, `"archive" is not an absolute path`},
 		{"another user's home", `{"archive_root": "~op/archive"}`, 65, `"~op/archive" is not an absolute path`},

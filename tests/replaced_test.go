@@ -1,0 +1,93 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+)
+
+// alone is a command that fails with status 99 when another one of its kind
+// runs at the same time.
+func (s *archive) alone() []string {
+	return []string{"sh", "-c", `mkdir "$0" 2>/dev/null || exit 99; sleep 0; rmdir "$0"`, s.b + "/alone"}
+}
+
+// However often the lock file is removed, two commands never run at the same
+// time, with the record left there and with the record removed as well.
+func TestLockFileRemovedAgainAndAgain(t *testing.T) {
+	t.Run("lock", func(t *testing.T) { removeAgainAndAgain(t, func(s *archive) { os.Remove(s.lock) }) })
+	t.Run("lock and record", func(t *testing.T) {
+		removeAgainAndAgain(t, func(s *archive) { os.Remove(s.lock); os.Remove(s.meta); os.Remove(s.meta + ".tmp") })
+	})
+	t.Run("moved aside", func(t *testing.T) {
+		removeAgainAndAgain(t, func(s *archive) { os.Rename(s.lock, s.lock+".old"); os.Remove(s.meta) })
+	})
+}
+
+func removeAgainAndAgain(t *testing.T, remove func(*archive)) {
+	s := newArchive(t)
+	stop := make(chan struct{})
+	var remover, runs sync.WaitGroup
+	remover.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				remove(s)
+			}
+		}
+	})
+	statuses := make(chan int, 1000)
+	for range 4 {
+		runs.Go(func() {
+			for range 60 {
+				statuses <- s.dcelock(append([]string{"-q", "--"}, s.alone()...)...).run(t).status
+			}
+		})
+	}
+	runs.Wait()
+	close(stop)
+	remover.Wait()
+	close(statuses)
+	ended := map[int]int{}
+	for status := range statuses {
+		ended[status]++
+	}
+	// 71: given up, as the file was replaced a hundred times while it was locked.
+	if ended[99] > 0 || ended[0] == 0 || ended[0]+ended[1]+ended[71] != 240 {
+		t.Errorf("how often the runs ended with which status: %v", ended)
+	}
+	s.free()
+}
+
+// A record that only its writer's umask kept from others is not there for
+// them, and then a replaced lock file would let them in.
+func TestRecordIsReadableWhateverTheUmask(t *testing.T) {
+	s := newArchive(t)
+	os.Chmod(s.root, 0o777)
+	c := s.dcelock("--", "bash", "-c", "echo ready; read -r _")
+	c.argv = append([]string{"sh", "-c", `umask 077; exec "$@"`, "sh"}, c.argv...)
+	p := c.start(t)
+	p.sees("ready")
+	os.Remove(s.lock)
+	other := s.dcelock("--", "touch", s.root+"/ran")
+	other.attr = asUser(t)
+	other.run(t).wants(t, 1, fmt.Sprintf("Holder pid %d (running", p.cmd.Process.Pid))
+	if exists(s.root + "/ran") {
+		t.Error("the command ran")
+	}
+}
+
+// A live holder on another inode counts, proven or not: the record of a process
+// whose start time cannot be compared is not a record of nobody.
+func TestLiveHolderOfAnotherFile(t *testing.T) {
+	s := newArchive(t)
+	pid := os.Getpid()
+	write(t, s.meta, fmt.Sprintf("pid=%d\nstarted=2026-06-04T06:39:46Z\ncmd=x\nlock_id=1:2\n", pid))
+	s.dcelock("--", "touch", "ran").run(t).wants(t, 1, fmt.Sprintf("Holder pid %d (running", pid), "removed or replaced")
+	if exists(s.a + "/ran") {
+		t.Error("the command ran")
+	}
+}
