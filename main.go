@@ -28,13 +28,15 @@ Examples:
       Scrape, unless another run, of any checkout, writes to the same archive.
   dcelock -E 75 -- bash -o pipefail -c './salvage.sh | ./import.sh'
       Run a pipeline under one lock; exit 75 when the lock is held.
+  dcelock --status
+      Say who holds the lock.
   dcelock --inner-lock=keep -- ./tests/run-all-smokes.sh
       Leave the locking on that the smokes test.
 
 Exit status:
   the command's own; death by the signal that killed the command
   126, 127  the command cannot be executed, was not found
-  1         the lock is held (-E chooses another)
+  1         the lock is held (-E chooses another, not for --status)
   64        wrong usage
   65        the config is not what it should be
   66        the config, or the archive root's parent, is missing or unreadable
@@ -53,6 +55,9 @@ type commandLine struct {
 
 	Close     bool   `group:"The command:" short:"o" help:"The command does not inherit the lock's descriptor; for commands that start daemons."`
 	InnerLock string `group:"The command:" enum:"skip,keep" default:"skip" placeholder:"skip|keep" help:"skip (the default) exports DCE_SKIP_SCRAPE_LOCK=1, so that a runner that locks for itself does not collide with this lock; keep leaves that to the runner."`
+
+	Status bool `group:"Instead of a command:" help:"Print who holds the lock; take nothing, run nothing. Exit status 0 when a run could start, 1 when the lock is held."`
+	JSON   bool `group:"Instead of a command:" name:"json" help:"With --status: as one JSON object."`
 
 	Quiet   bool `group:"Messages:" short:"q" help:"Print errors only: no notes, no warnings."`
 	Verbose bool `group:"Messages:" short:"v" help:"Also print which lock, why that one, and how long it took."`
@@ -99,13 +104,18 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
 	}
-	if len(words) == 0 {
+	switch {
+	case line.Status && len(words) > 0:
+		return 0, usageError{errors.New("--status runs no command")}
+	case line.JSON && !line.Status:
+		return 0, usageError{errors.New("--json goes with --status")}
+	case len(words) == 0 && !line.Status:
 		return 0, usageError{errors.New("no command given")}
 	}
 	log := lock.Log{Out: os.Stderr, Quiet: line.Quiet, Verbose: line.Verbose}
 
 	// Set by an outer dcelock, the variable speaks to the runner inside it.
-	if os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" {
+	if !line.Status && os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" {
 		log.Note("running without a lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
 		command, err := lock.LookUp(words)
 		if err != nil {
@@ -126,6 +136,9 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 		log.Warn("%s", at.Warning)
 	}
 	log.Detail("lock %s: %s", at.Lock, at.Reason)
+	if line.Status {
+		return line.status(at)
+	}
 	command, err := lock.LookUp(words)
 	if err != nil {
 		return 0, err
@@ -137,6 +150,23 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 	result, err := held.Run(command, lock.Options{Close: line.Close, InnerLock: line.InnerLock == "keep"}, signals)
 	held.Release()
 	return ended(result, err)
+}
+
+// status prints what can be said of the lock.
+func (line *commandLine) status(at lock.Location) (int, error) {
+	status, err := lock.Inspect(at)
+	if err != nil {
+		return 0, err
+	}
+	if line.JSON {
+		err = status.PrintJSON(os.Stdout)
+	} else {
+		status.Print(os.Stdout)
+	}
+	if status.State == lock.Held {
+		return 1, err
+	}
+	return 0, err
 }
 
 // config is the config that the caller named, or "".
@@ -219,6 +249,6 @@ func help(options kong.HelpOptions, ctx *kong.Context) error {
 		return err
 	}
 	_, rest, _ := strings.Cut(text.String(), "\n")
-	_, err = io.WriteString(out, "Usage: dcelock [flags] [--] COMMAND [ARG...]\n"+rest+notes)
+	_, err = io.WriteString(out, "Usage: dcelock [flags] [--] COMMAND [ARG...]\n       dcelock --status [--json] [flags]\n"+rest+notes)
 	return err
 }

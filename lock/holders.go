@@ -1,10 +1,10 @@
 package lock
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,11 +14,19 @@ import (
 	"dcelock/meta"
 )
 
-// A Holder is a process that holds a lock, and how that is known.
+// A Holder is a process that holds a lock, or waits for one, and how that is
+// known.
 type Holder struct {
 	meta.Record
 	State  meta.State
 	Source Source
+	Taker  int // pid of the process that took the lock, as far as known; 0 where not
+}
+
+// leftBehind tells whether the process that took the lock has ended, and h holds
+// it on.
+func (h Holder) leftBehind() bool {
+	return h.Taker > 0 && h.Taker != h.PID && errors.Is(unix.Kill(h.Taker, 0), unix.ESRCH)
 }
 
 // A Source is where a Holder is known from.
@@ -30,138 +38,98 @@ const (
 	FromKernel Source = "kernel"
 )
 
-// heldBy explains a lock that is held: by its record, and by the kernel's view
-// where the record is missing or its process is not the one that took the lock.
-func heldBy(path string) *HeldError {
-	held := &HeldError{Lock: path}
-	f, _ := fileAt(path)
-	record, err := meta.Read(meta.Path(path))
-	switch {
-	case err == nil && record.State(meta.Self()) == meta.Running && f.takenBy(record.PID):
-		held.describe(record)
-	case err == nil:
-		held.Holders = holders(f.is)
-		held.describe(record)
-	default:
-		held.Holders = holders(f.is)
-		if !errors.Is(err, fs.ErrNotExist) {
-			held.err = err
-		}
+// A target is a lock file as it is looked at from outside: nothing here takes
+// the lock, not for a moment.
+type target struct {
+	path   string // as the user knows it
+	real   string // as the kernel does: absolute, without links
+	file   file
+	exists bool
+	mount  mount // zero when it cannot be told
+	locks  []kernelLock
+}
+
+func look(path string) target {
+	t := target{path: path, locks: kernelLocks()}
+	t.file, t.exists = fileAt(path)
+	where := path
+	if !t.exists {
+		where = folderOf(path)
 	}
-	return held
-}
-
-// describe puts a record in front of the holders, in place of the one that it
-// describes. A record that names a living process which is not among them, and
-// may be another than the one that was recorded, is of an earlier run: left out.
-func (e *HeldError) describe(record meta.Record) {
-	self := meta.Self()
-	recorded := Holder{record, record.State(self), FromRecord}
-	i := slices.IndexFunc(e.Holders, func(h Holder) bool { return h.PID == record.PID })
-	switch {
-	case i >= 0:
-		e.Holders = slices.Delete(e.Holders, i, i+1)
-	case len(e.Holders) > 0 && recorded.State == meta.Running && !record.Proven(self):
-		return
+	t.mount, _ = mountOf(where)
+	if t.real, _ = filepath.EvalSymlinks(path); t.real == "" {
+		t.real = filepath.Base(path)
 	}
-	e.Holders = slices.Insert(e.Holders, 0, recorded)
+	if !strings.HasPrefix(t.real, "/") {
+		folder, _ := physical(folderOf(path))
+		t.real = strings.TrimSuffix(folder, "/") + "/" + filepath.Base(t.real)
+	}
+	return t
 }
 
-// file is the identity of an open file, whatever its path is by now.
-type file struct{ dev, ino uint64 }
-
-func fileAt(path string) (file, bool) {
-	var info unix.Stat_t
-	err := unix.Stat(path, &info)
-	return file{info.Dev, info.Ino}, err == nil
+// concerns tells whether a lock in the kernel's list is on the target.
+func (t target) concerns(l kernelLock) bool {
+	return t.exists && l.ino == t.file.ino && (t.mount.device == "" || l.device == t.mount.device)
 }
 
-// A kernelLock is a flock(2) lock in the kernel's list (proc_locks(5)).
-type kernelLock struct {
-	pid    int    // of the process that took it, which may be gone
-	device string // of the superblock: not stat's on some file systems
-	ino    uint64
+// takenBy tells whether pid took the lock on the target, and that lock still
+// exists: one file to read instead of a walk through /proc.
+func (t target) takenBy(pid int) bool {
+	return slices.ContainsFunc(t.locks, func(l kernelLock) bool { return !l.waits && l.pid == pid && t.concerns(l) })
 }
 
-// kernelLocks are the flock(2) locks that the kernel lists; waiters are not
-// among them. A process that shares a lock by inheritance is not listed either.
-func kernelLocks() (locks []kernelLock) {
-	list, _ := os.ReadFile("/proc/locks")
-	for line := range strings.Lines(string(list)) {
-		// 1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF
-		fields := strings.Fields(line)
-		if len(fields) < 6 || fields[1] != "FLOCK" {
+// isHeld tells whether the kernel lists a lock on the target. A lock that a
+// process of another PID namespace took may be missing there.
+func (t target) isHeld() bool {
+	return slices.ContainsFunc(t.locks, func(l kernelLock) bool { return !l.waits && t.concerns(l) })
+}
+
+// complete tells whether the kernel's list shows every lock on the target that
+// there is: all of this host's are shown in its first PID namespace alone.
+func (t target) complete() bool {
+	const first = 0xEFFFFFFC // PROC_PID_INIT_INO of the kernel's proc_ns.h
+	return meta.Self().PIDNamespace == first && !t.mount.isShared()
+}
+
+// holders are the processes that hold the target's lock, as far as this process
+// may see. Of a process that it may not look at it knows from the list of
+// locks, if that process is the one that took the lock.
+func (t target) holders() []Holder {
+	if !t.exists {
+		return nil
+	}
+	found := holders(t.file.is)
+	for _, l := range t.locks {
+		if l.waits || !t.concerns(l) || slices.ContainsFunc(found, func(h Holder) bool { return h.PID == l.pid }) {
 			continue
 		}
-		colon := strings.LastIndexByte(fields[5], ':')
-		pid, err1 := strconv.Atoi(fields[4])
-		ino, err2 := strconv.ParseUint(fields[5][colon+1:], 10, 64)
-		if err1 == nil && err2 == nil && colon > 0 {
-			locks = append(locks, kernelLock{pid, fields[5][:colon], ino})
+		if _, _, err := holds(strconv.Itoa(l.pid), t.file.is); !mayNotLook(err) {
+			continue
+		}
+		if record, err := meta.Describe(l.pid); err == nil {
+			found = append(found, Holder{record, meta.Running, FromKernel, l.pid})
 		}
 	}
-	return locks
+	return found
 }
 
-// takenBy tells whether the kernel lists a lock on f that pid took: one file to
-// read instead of a walk through /proc. Only the inode is compared, for the
-// reason at device.
-func (f file) takenBy(pid int) bool {
-	return slices.ContainsFunc(kernelLocks(), func(l kernelLock) bool { return l.pid == pid && l.ino == f.ino })
-}
-
-// holds tells whether process pid ("self" or a number) has a descriptor with a
-// flock(2) lock, its own or one that it shares by inheritance, on a file that
-// matches; match is given its path in /proc/PID/fd. Of another user's process
-// it cannot tell, and says no.
-func holds(pid string, match func(fd string) bool) bool {
-	folder := "/proc/" + pid + "/"
-	dir, err := os.Open(folder + "fdinfo")
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return false
-	}
-	return slices.ContainsFunc(names, func(fd string) bool {
-		return hasFlock(folder+"fdinfo/"+fd) && match(folder+"fd/"+fd)
-	})
-}
-
-// is matches descriptors of f: by stat, so that the device is the one that stat
-// gives of the lock file, which the one in the lock's line need not be.
-func (f file) is(fd string) bool {
-	found, ok := fileAt(fd)
-	return ok && found == f
-}
-
-// hasFlock tells whether a file of /proc/PID/fdinfo shows a flock(2) lock
-// (proc_pid_fdinfo(5)): "lock:\t1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF".
-func hasFlock(fdinfo string) bool {
-	fd, err := unix.Open(fdinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	var buffer [4096]byte
-	n, err := unix.Read(fd, buffer[:])
-	if err != nil {
-		return false
-	}
-	for line := range bytes.Lines(buffer[:n]) {
-		if bytes.HasPrefix(line, []byte("lock:")) && bytes.Contains(line, []byte(" FLOCK ")) {
-			return true
+// waiters are the processes that wait for the target's lock.
+func (t target) waiters() (found []Holder) {
+	for _, l := range t.locks {
+		if !l.waits || !t.concerns(l) {
+			continue
+		}
+		if record, err := meta.Describe(l.pid); err == nil {
+			found = append(found, Holder{record, meta.Running, FromKernel, 0})
 		}
 	}
-	return false
+	return found
 }
 
 // holders are the processes that hold a flock(2) lock on a file that matches,
-// as far as this process may see, in the order of their pids; itself is not
-// among them. It looks at every descriptor of every process: call it only
-// where nothing quicker answers.
+// in the order of their pids; this process itself is not among them. It looks
+// at every descriptor of every process: call it only where nothing quicker
+// answers.
 func holders(match func(fd string) bool) (found []Holder) {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -174,22 +142,73 @@ func holders(match func(fd string) bool) (found []Holder) {
 	}
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err != nil || pid == os.Getpid() || !holds(name, match) {
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		taker, ok, _ := holds(name, match)
+		if !ok {
 			continue
 		}
 		if record, err := meta.Describe(pid); err == nil {
-			found = append(found, Holder{record, meta.Running, FromKernel})
+			found = append(found, Holder{record, meta.Running, FromKernel, taker})
 		}
 	}
 	slices.SortFunc(found, func(a, b Holder) int { return a.PID - b.PID })
 	return found
 }
 
-// heldAbove tells whether this process or one of its ancestors holds a lock on
-// a file that matches: then this run is part of the run that holds it.
-func heldAbove(match func(fd string) bool) bool {
-	if holds("self", match) {
+// heldAbove tells whether the run that holds a lock is one that this process is
+// part of: whether it or one of its ancestors has the lock in the kernel's view,
+// or, where that cannot be had, by the identity in the record. Never by a
+// variable, which anybody can set and any child inherits.
+func heldAbove(held *HeldError) bool {
+	t := look(held.Lock)
+	match := t.file.is
+	if held.Replaced {
+		match = t.former
+	}
+	if _, ok, _ := holds("self", match); ok {
 		return true
 	}
-	return slices.ContainsFunc(meta.Ancestors(), func(pid int) bool { return holds(strconv.Itoa(pid), match) })
+	above := meta.Ancestors()
+	for _, pid := range above {
+		if _, ok, _ := holds(strconv.Itoa(pid), match); ok {
+			return true
+		}
+	}
+	record, err := meta.Read(meta.Path(held.Lock))
+	return err == nil && record.Proven(meta.Self()) && slices.Contains(above, record.PID)
+}
+
+// heldBy explains a lock that is held: by its record, and by the kernel's view
+// where the record is missing or its process is not the one that took the lock.
+func (t target) heldBy() *HeldError {
+	held := &HeldError{Lock: t.path}
+	record, err := meta.Read(meta.Path(t.path))
+	if err != nil || record.State(meta.Self()) != meta.Running || !t.takenBy(record.PID) {
+		held.Holders = t.holders()
+	}
+	switch {
+	case err == nil:
+		held.describe(record)
+	case !errors.Is(err, fs.ErrNotExist):
+		held.err = err
+	}
+	return held
+}
+
+// describe puts a record in front of the holders, in place of the one that it
+// describes. A record that names a living process which is not among them, and
+// may be another than the one that was recorded, is of an earlier run: left out.
+func (e *HeldError) describe(record meta.Record) {
+	self := meta.Self()
+	recorded := Holder{record, record.State(self), FromRecord, record.PID}
+	i := slices.IndexFunc(e.Holders, func(h Holder) bool { return h.PID == record.PID })
+	switch {
+	case i >= 0:
+		e.Holders = slices.Delete(e.Holders, i, i+1)
+	case len(e.Holders) > 0 && recorded.State == meta.Running && !record.Proven(self):
+		return
+	}
+	e.Holders = slices.Insert(e.Holders, 0, recorded)
 }

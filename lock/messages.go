@@ -56,7 +56,7 @@ const mostHolders = 5
 // details are the lines that follow the first line of a refusal.
 func (e *HeldError) details(now time.Time) (lines []string) {
 	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	look := "fuser -v " + meta.Summary([]string{e.Lock})
+	see := "fuser -v " + meta.Summary([]string{e.Lock})
 	recorded := len(e.Holders) > 0 && e.Holders[0].Source == FromRecord
 	switch {
 	case e.err != nil:
@@ -77,7 +77,7 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 		}
 	}
 	if more := len(e.Holders) - mostHolders; more > 0 {
-		say("and %d more; to see them all: %s", more, look)
+		say("and %d more; to see them all: %s", more, see)
 	}
 	if e.Replaced {
 		say("the lock file was removed or replaced while that run holds it")
@@ -88,20 +88,24 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 	case recorded && e.Holders[0].State == meta.CannotTell:
 		say("it runs elsewhere (another host or container): look for it there, or wait until it ends")
 	default:
-		say("no process can be seen that holds it; another user's can, with: sudo %s", look)
+		say("no process can be seen that holds it; another user's can, with: sudo %s", see)
 	}
 	return lines
 }
 
 // sentence is the phrase that a holder is known by.
 func (h Holder) sentence() string {
-	return fmt.Sprintf("pid %d (%s, started %s): %s", h.PID, h.State, timestamp(h.Started), h.Command)
+	return fmt.Sprintf("%s: %s", h.summary(), h.Command)
+}
+
+func (h Holder) summary() string {
+	return fmt.Sprintf("pid %d (%s, started %s)", h.PID, h.State, timestamp(h.Started))
 }
 
 // about is what is known of a holder beside that; "" when that is nothing.
 func (h Holder) about(now time.Time) string {
 	var known []string
-	if age := now.Sub(h.Started); !h.Started.IsZero() && age >= 0 {
+	if age := now.Sub(h.Started); !h.Started.IsZero() && age >= 0 && h.State != meta.NotRunning {
 		label := "held for "
 		if h.Source == FromKernel {
 			label = "runs for "
@@ -112,6 +116,9 @@ func (h Holder) about(now time.Time) string {
 		if part.value != "" {
 			known = append(known, part.label+part.value)
 		}
+	}
+	if h.leftBehind() {
+		known = append(known, fmt.Sprintf("left behind by pid %d, which has ended", h.Taker))
 	}
 	return strings.Join(known, ", ")
 }

@@ -120,10 +120,27 @@ func (at Location) makeFolder(log Log) error {
 		}
 		return nil
 	}
+	if err := at.checkFolder(); err == nil || !errors.Is(err, errNoFolder) {
+		return err
+	}
+	err := os.Mkdir(strings.TrimRight(at.archiveRoot, "/"), 0o777)
+	if err != nil && !errors.Is(err, fs.ErrExist) { // another run made it meanwhile
+		return fail(CannotOpen, "archive root %s is missing and cannot be made: %w", at.archiveRoot, bare(err))
+	}
+	log.Note("made the archive root %s, which was missing", at.archiveRoot)
+	return nil
+}
+
+// errNoFolder says that an archive root is missing, and may be made.
+var errNoFolder = errors.New("the archive root is missing")
+
+// checkFolder tells whether the archive root can be used as it is: errNoFolder
+// when it is missing and its parent is not.
+func (at Location) checkFolder() error {
 	root := strings.TrimRight(at.archiveRoot, "/")
 	info, err := os.Stat(root + "/.")
 	switch {
-	case err == nil && info.IsDir():
+	case at.archiveRoot == "", err == nil && info.IsDir():
 		return nil
 	case errors.Is(err, syscall.ENOTDIR):
 		if _, err := os.Lstat(root); err != nil {
@@ -138,15 +155,8 @@ func (at Location) makeFolder(log Log) error {
 	if target, err := os.Readlink(root); err == nil {
 		return fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", at.archiveRoot, target)
 	}
-	err = os.Mkdir(root, 0o777)
-	switch {
-	case errors.Is(err, fs.ErrExist): // another run made it meanwhile
-		return nil
-	case errors.Is(err, fs.ErrNotExist):
+	if _, err := os.Stat(folderOf(root)); err != nil {
 		return fail(Missing, "archive root %s is missing, and so is its parent folder; is the drive mounted?", at.archiveRoot)
-	case err != nil:
-		return fail(CannotOpen, "archive root %s is missing and cannot be made: %w", at.archiveRoot, bare(err))
 	}
-	log.Note("made the archive root %s, which was missing", at.archiveRoot)
-	return nil
+	return errNoFolder
 }

@@ -2,46 +2,64 @@ package lock
 
 import (
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"dcelock/meta"
 )
 
 // A lock file that is removed or replaced while a run holds it leaves that run
 // with a lock on a file that nobody finds any more, and the new file free.
 // Two things keep a second run out (contract, "Taking, holding, releasing"):
-// the record of the first, which names a live process and another inode, and
-// here, should the record be gone too, the kernel's view.
+// the record of the first, which names a live process and another inode; and,
+// should the record be gone too, the kernel's view.
 
-// former matches descriptors of files that were at the lock's path before: the
-// link of one reads "PATH (deleted)", or PATH with something appended, where it
-// was moved aside.
-func (l *Lock) former(fd string) bool {
-	path, err1 := os.Readlink("/proc/self/fd/" + strconv.Itoa(l.fd))
-	link, err2 := os.Readlink(fd)
-	return err1 == nil && err2 == nil && link != path && strings.HasPrefix(link, path)
+// supplanted explains, for a target whose lock is free, that a run holds an
+// earlier lock file; nil when there is no such run.
+func (t target) supplanted() *HeldError {
+	held := &HeldError{Lock: t.path, Holders: t.formerHolders(), Replaced: true}
+	record, err := meta.Read(meta.Path(t.path))
+	switch {
+	case len(held.Holders) > 0:
+		if err == nil {
+			held.describe(record)
+		}
+		return held
+	case err != nil:
+		return nil
+	}
+	self := meta.Self()
+	other := record.LockID != "" && record.LockID != t.file.id()
+	if record.Proven(self) || other && record.State(self) == meta.Running {
+		// Proven, with this very file: somebody called LOCK_UN on the
+		// descriptor while the run goes on.
+		held.Replaced = other
+		held.describe(record)
+		return held
+	}
+	return nil
+}
+
+// former matches descriptors of files that were at the target's path before:
+// the link of one reads "PATH (deleted)", or PATH with something appended where
+// it was moved aside.
+func (t target) former(fd string) bool {
+	link, err := os.Readlink(fd)
+	return err == nil && link != t.real && strings.HasPrefix(link, t.real)
 }
 
 // formerHolders are the processes that hold the lock of a file that was at the
-// lock's path before. The kernel's list of locks is short, and tells without
-// looking at every process that there are none: that no other file of the file
-// system is locked, or only by processes that can be looked at.
-func (l *Lock) formerHolders() []Holder {
-	var mine unix.Stat_t
-	if unix.Fstat(l.fd, &mine) != nil {
-		return nil
-	}
-	all := kernelLocks()
-	own := slices.IndexFunc(all, func(k kernelLock) bool { return k.pid == os.Getpid() && k.ino == mine.Ino })
-	for _, k := range all {
-		if k.ino == mine.Ino || own >= 0 && k.device != all[own].device {
+// target's path before. The kernel's list of locks is short, and tells without
+// a look at every process that there are none: when no other file of the file
+// system is locked, or only by living processes that hold something else.
+func (t target) formerHolders() []Holder {
+	for _, l := range t.locks {
+		if l.waits || t.concerns(l) || t.mount.device != "" && l.device != t.mount.device {
 			continue
 		}
-		pid := strconv.Itoa(k.pid)
-		if _, err := os.Stat("/proc/" + pid); err != nil || holds(pid, l.former) {
-			return holders(l.former)
+		_, ok, err := holds(strconv.Itoa(l.pid), t.former)
+		if ok || err != nil && !mayNotLook(err) {
+			return holders(t.former)
 		}
 	}
 	return nil

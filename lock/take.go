@@ -2,7 +2,6 @@ package lock
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -48,12 +47,12 @@ func Take(at Location, command []string, log Log, signals *Signals) (*Lock, erro
 		var err error
 		if l.fd, err = lockFile(at.Lock); err != nil {
 			if errors.Is(err, errHeld) {
-				err = heldBy(at.Lock)
+				err = look(at.Lock).heldBy()
 			}
-			return l.underOuter(err, signals)
+			return l.orNested(err, signals)
 		}
 		if err := l.reclaim(); err != nil {
-			return l.underOuter(err, signals)
+			return l.orNested(err, signals)
 		}
 		signals.keep()
 		l.writeRecord(summary)
@@ -78,37 +77,20 @@ func replacedAgain(path string) error {
 	return fail(System, "lock file %s is replaced again and again while it is being locked", path)
 }
 
-// underOuter makes l part of an outer run, if it was that run's lock that could
-// not be taken; otherwise it returns err.
-func (l *Lock) underOuter(err error, signals *Signals) (*Lock, error) {
-	above := errors.As(err, new(*HeldError)) && l.heldAbove()
+// orNested returns err, unless that says that a run has the lock which this
+// process is part of: then l is made a part of that run.
+func (l *Lock) orNested(err error, signals *Signals) (*Lock, error) {
 	if l.fd > 0 {
-		unix.Close(l.fd)
+		unix.Close(l.fd) // before the look at who holds what
 	}
-	if !above {
+	held := new(HeldError)
+	if !errors.As(err, &held) || !heldAbove(held) {
 		return nil, err
 	}
 	l.log.Detail("an outer run holds the lock; running under it")
 	signals.keep()
 	l.nested = true
 	return l, nil
-}
-
-// heldAbove tells whether the run that has the lock is one that this process
-// is part of: by the kernel's view of the lock's holders, or where that cannot
-// be had, by the identity in the record. Never by a variable, which anybody can
-// set and any child inherits.
-func (l *Lock) heldAbove() bool {
-	match := l.former // with a lock on the file there now, the other's is on an earlier one
-	if l.fd == 0 {
-		f, _ := fileAt(l.path)
-		match = f.is
-	}
-	if heldAbove(match) {
-		return true
-	}
-	record, err := meta.Read(meta.Path(l.path))
-	return err == nil && record.Proven(meta.Self()) && slices.Contains(meta.Ancestors(), record.PID)
 }
 
 // errHeld is contention: flock(2) said EWOULDBLOCK.
@@ -140,9 +122,8 @@ func lockFile(path string) (fd int, err error) {
 // more. It waits for nothing but a file server's lease (fcntl(2)) to be broken.
 func open(path string) (fd int, err error) {
 	flags := unix.O_CLOEXEC | unix.O_NOCTTY
-	var info unix.Stat_t
-	if unix.Stat(path, &info) == nil && info.Mode&unix.S_IFMT != unix.S_IFREG {
-		return 0, fail(CannotOpen, "lock file %s is not a regular file", path)
+	if err := checkRegular(path); err != nil {
+		return 0, err
 	}
 	// First without O_CREAT, which fs.protected_regular refuses on another
 	// user's file in a sticky folder. For writing, which NFS needs for
@@ -170,6 +151,14 @@ func open(path string) (fd int, err error) {
 	return high, nil
 }
 
+// checkRegular tells whether a lock file may be opened, where there is one.
+func checkRegular(path string) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fail(CannotOpen, "lock file %s is not a regular file", path)
+	}
+	return nil
+}
+
 // flock takes the lock on an open file without waiting. The error is errHeld
 // for EWOULDBLOCK; any other means that there is no lock to be had.
 func flock(fd int, path string) error {
@@ -187,9 +176,8 @@ func flock(fd int, path string) error {
 
 // isAt tells whether fd is the file that path names now.
 func isAt(fd int, path string) bool {
-	var mine, there unix.Stat_t
-	return unix.Fstat(fd, &mine) == nil && unix.Stat(path, &there) == nil &&
-		mine.Dev == there.Dev && mine.Ino == there.Ino
+	there, ok := fileAt(path)
+	return ok && there == fileOf(fd)
 }
 
 // reclaim makes sure that the lock just taken is not the lock of a run that
@@ -198,11 +186,7 @@ func isAt(fd int, path string) bool {
 // removed or replaced, or the lock dropped, under that run, and the lock counts
 // as held.
 func (l *Lock) reclaim() error {
-	if former := l.formerHolders(); len(former) > 0 {
-		held := &HeldError{Lock: l.path, Holders: former, Replaced: true}
-		if record, err := meta.Read(meta.Path(l.path)); err == nil {
-			held.describe(record)
-		}
+	if held := look(l.path).supplanted(); held != nil {
 		return held
 	}
 	record, err := meta.Read(meta.Path(l.path))
@@ -214,15 +198,9 @@ func (l *Lock) reclaim() error {
 		l.removeStale()
 		return nil
 	}
-	self := meta.Self()
-	state := record.State(self)
-	replaced := record.LockID != l.id()
-	switch {
-	case record.Proven(self), state == meta.Running && record.LockID != "" && replaced:
-		return &HeldError{Lock: l.path, Holders: []Holder{{record, state, FromRecord}}, Replaced: replaced}
-	case state == meta.NotRunning:
+	if state := record.State(meta.Self()); state == meta.NotRunning {
 		l.log.Warn("reclaiming scrape lock; previous holder pid %d is not running", record.PID)
-	default:
+	} else {
 		l.log.Warn("replacing the record of pid %d (%s): the lock is free", record.PID, state)
 	}
 	l.removeStale()
@@ -239,7 +217,7 @@ func (l *Lock) writeRecord(summary string) {
 		Started: time.Now().UTC(),
 		Command: summary,
 		User:    meta.UserName(os.Geteuid()),
-		LockID:  l.id(),
+		LockID:  fileOf(l.fd).id(),
 	}
 	record.Folder, _ = os.Getwd()
 	if err := meta.Write(meta.Path(l.path), record); err != nil {
@@ -247,15 +225,6 @@ func (l *Lock) writeRecord(summary string) {
 		return
 	}
 	l.record = &record
-}
-
-// id is the lock_id of the record.
-func (l *Lock) id() string {
-	var info unix.Stat_t
-	if unix.Fstat(l.fd, &info) != nil {
-		return ""
-	}
-	return fmt.Sprintf("%d:%d", info.Dev, info.Ino)
 }
 
 // Release removes the record, while the lock is still held, and closes the
@@ -271,11 +240,10 @@ func (l *Lock) Release() {
 			l.log.Warn("the record of this run cannot be removed; the next run will reclaim it: %v", err)
 		}
 	}
-	var info unix.Stat_t
-	err := unix.Fstat(l.fd, &info)
+	f := fileOf(l.fd)
 	unix.Close(l.fd)
 	l.log.Detail("released the lock")
-	if f := (file{info.Dev, info.Ino}); err == nil && f.takenBy(os.Getpid()) {
+	if slices.ContainsFunc(kernelLocks(), func(k kernelLock) bool { return k.pid == os.Getpid() && k.ino == f.ino }) {
 		if left := holders(f.is); len(left) > 0 {
 			l.log.Warn("the command left processes running that go on holding the lock (--close prevents that): %s", list(left))
 		}

@@ -79,3 +79,51 @@ func TestRemoveOnlyItsOwn(t *testing.T) {
 		t.Error("its own is still there")
 	}
 }
+
+// Whatever lies where a record should: reading it ends, and what comes out of
+// it is safe to print and to look up.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"pid=4242\nstarted=2026-06-04T06:39:46Z\ncmd=./run.sh scrape\nhost=mybox\nuser=op\ncwd=/\nboot_id=x\nstart_ticks=1\npid_ns=2\nlock_id=3:4\n",
+		"", "\x00\x00", "pid=4\r\ncmd=x\r\n", "pid=0\n", "pid=-1\n", "pid=1", "pid=1099511627776", strings.Repeat("pid=7\n", 1000),
+		"pid=4\ncmd=\x1b[2J\x9b31m\xff\u202e\n", "pid=4\nstarted=9999-12-31T23:59:59Z\nhost=\x07\nuser=\x1b]0;x\x07\ncwd=\n", "pid=4\nstart_ticks=-1\npid_ns=99999999999999999999\n",
+		"pid=4\ncmd=run --token S3CRET MTIzNDU2Nzg5MDEyMzQ1Njc4.GabcDE.abcdefghijklmnopqrstuvwxyz0123456789AB\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := parse(data)
+		if err != nil {
+			return
+		}
+		if r.PID < 1 || r.PID >= 1<<31 {
+			t.Errorf("pid %d", r.PID)
+		}
+		for _, text := range []string{r.Command, r.Host, r.User, r.Folder, r.BootID, r.LockID} {
+			if !isPrintable(text) {
+				t.Errorf("not printable: %q", text)
+			}
+		}
+		if r.Command == "" || len(r.Command) > maxSummary {
+			t.Errorf("a command of %d bytes", len(r.Command))
+		}
+		// Written and read again it is the same record.
+		if !r.Started.IsZero() {
+			if again, err := parse(r.encode()); err != nil || again.Process != r.Process || !again.Started.Equal(r.Started) {
+				t.Errorf("%+v is read back as %+v, %v", r, again, err)
+			}
+		}
+	})
+}
+
+func FuzzSummary(f *testing.F) {
+	f.Add("run", "--token", "x")
+	f.Add("sh", "-c", "a='b \"c\nTOKEN=x")
+	f.Add("\xff", "\x00", strings.Repeat("ü", 300))
+	f.Fuzz(func(t *testing.T, a, b, c string) {
+		s := Summary([]string{a, b, c})
+		if !isPrintable(s) || len(s) > maxSummary {
+			t.Errorf("%d bytes: %q", len(s), s)
+		}
+	})
+}

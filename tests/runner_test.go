@@ -167,7 +167,8 @@ func TestLeftBehind(t *testing.T) {
 	s := newArchive(t)
 	go4 := s.a + "/go"
 	call{argv: []string{"mkfifo", go4}}.run(t)
-	leave := []string{"bash", "-c", `for i in 1 2 3; do bash -c 'read -r _ <"$1"' "left $i" "$0" <&- >&- 2>&- & echo $!; done; exit 3`, go4}
+	leave := []string{"bash", "-c", `for i in 1 2 3; do bash -c 'echo up >>"$1.up"; read -r _ <"$1"' "left $i" "$0" <&- >&- 2>&- & echo $!; done; touch "$0.up"
+		until [[ $(wc -l <"$0.up") -eq 3 ]]; do :; done; rm "$0.up"; exit 3`, go4}
 	r := s.dcelock(append([]string{"--"}, leave...)...).run(t)
 	pids := strings.Fields(r.stdout)
 	if len(pids) != 3 {

@@ -1,0 +1,136 @@
+package lock
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// file is the identity of an open file, whatever its path is by now.
+type file struct{ dev, ino uint64 }
+
+func fileAt(path string) (file, bool) {
+	var info unix.Stat_t
+	err := unix.Stat(path, &info)
+	return file{info.Dev, info.Ino}, err == nil
+}
+
+func fileOf(fd int) file {
+	var info unix.Stat_t
+	_ = unix.Fstat(fd, &info) // of an open descriptor it does not fail
+	return file{info.Dev, info.Ino}
+}
+
+// id is the lock_id of a record.
+func (f file) id() string { return fmt.Sprintf("%d:%d", f.dev, f.ino) }
+
+// is matches descriptors of f: by stat, so that the device is the one that stat
+// gives of the lock file, which the one in the kernel's lines need not be.
+func (f file) is(fd string) bool {
+	found, ok := fileAt(fd)
+	return ok && found == f
+}
+
+// A kernelLock is a flock(2) lock as the kernel shows it.
+type kernelLock struct {
+	waits  bool   // for the lock, which another process has
+	pid    int    // of the process that asked for it, which may be gone
+	device string // of the superblock, "fe:00": not stat's on some file systems
+	ino    uint64
+}
+
+// parseLock reads a line of /proc/locks (proc_locks(5)), or what follows
+// "lock:" in one of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)):
+//
+//	1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF
+//	1: -> FLOCK  ADVISORY  WRITE 4250 fe:00:9978222 0 EOF
+func parseLock(line string) (l kernelLock, ok bool) {
+	fields := strings.Fields(line)
+	if len(fields) > 1 && fields[1] == "->" {
+		l.waits = true
+		fields = slices.Delete(fields, 1, 2)
+	}
+	if len(fields) < 6 || fields[1] != "FLOCK" {
+		return l, false
+	}
+	colon := strings.LastIndexByte(fields[5], ':')
+	if colon < 0 {
+		return l, false
+	}
+	var err1, err2 error
+	l.device = fields[5][:colon]
+	l.pid, err1 = strconv.Atoi(fields[4])
+	l.ino, err2 = strconv.ParseUint(fields[5][colon+1:], 10, 64)
+	return l, err1 == nil && err2 == nil
+}
+
+// kernelLocks are the flock(2) locks that the kernel lists, and the processes
+// that wait for them. A process that shares a lock by inheritance is not
+// listed; and inside a PID namespace, locks taken outside of it are not.
+func kernelLocks() (locks []kernelLock) {
+	list, _ := os.ReadFile("/proc/locks")
+	for line := range strings.Lines(string(list)) {
+		if l, ok := parseLock(line); ok {
+			locks = append(locks, l)
+		}
+	}
+	return locks
+}
+
+// holds tells whether process pid ("self" or a number) has a descriptor with a
+// flock(2) lock, its own or one that it shares by inheritance, on a file that
+// matches, and which process took that lock. match is given the descriptor's
+// path in /proc/PID/fd. The error is fs.ErrPermission where this process may
+// not look, which is so for other users' processes.
+func holds(pid string, match func(fd string) bool) (taker int, ok bool, err error) {
+	folder := "/proc/" + pid + "/"
+	dir, err := os.Open(folder + "fdinfo")
+	if err != nil {
+		return 0, false, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return 0, false, err
+	}
+	for _, fd := range names {
+		if taker, ok := flockOf(folder + "fdinfo/" + fd); ok && match(folder+"fd/"+fd) {
+			return taker, true, nil
+		}
+	}
+	return 0, false, nil
+}
+
+// flockOf tells whether a file of /proc/PID/fdinfo shows a flock(2) lock, and
+// which process took it. It is read for every descriptor of every process:
+// hence without a file of Go's, and only as far as needed.
+func flockOf(fdinfo string) (taker int, ok bool) {
+	fd, err := unix.Open(fdinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false
+	}
+	defer unix.Close(fd)
+	var buffer [4096]byte
+	n, err := unix.Read(fd, buffer[:])
+	if err != nil {
+		return 0, false
+	}
+	_, rest, found := strings.Cut(string(buffer[:n]), "\nlock:")
+	for found {
+		var line string
+		line, rest, found = strings.Cut(rest, "\nlock:")
+		if l, ok := parseLock(line); ok {
+			return l.pid, true
+		}
+	}
+	return 0, false
+}
+
+// mayNotLook tells whether err says that a process is another user's.
+func mayNotLook(err error) bool { return errors.Is(err, fs.ErrPermission) }

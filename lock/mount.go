@@ -1,0 +1,67 @@
+package lock
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A mount is what /proc/self/mountinfo tells of a mounted file system
+// (proc_pid_mountinfo(5)).
+type mount struct {
+	id     string
+	device string // of the superblock, in the form of /proc/locks: "fe:00"
+	kind   string // of the file system: "ext4", "nfs4", "fuse.sshfs"
+}
+
+// overNetwork are the file systems whose locks other hosts may hold.
+var overNetwork = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "glusterfs", "afs", "9p"}
+
+// isShared tells whether processes of other hosts may hold locks there, which
+// the kernel's list does not show.
+func (m mount) isShared() bool {
+	return slices.Contains(overNetwork, m.kind) || strings.HasPrefix(m.kind, "fuse")
+}
+
+// mountOf finds the mount that a file lies on. By the mount's id and not by
+// stat's device, which is another one on btrfs and overlay.
+func mountOf(path string) (mount, bool) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return mount{}, false
+	}
+	defer unix.Close(fd)
+	info, err1 := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	list, err2 := os.ReadFile("/proc/self/mountinfo")
+	_, id, found := strings.Cut(string(info), "mnt_id:")
+	if err1 != nil || err2 != nil || !found {
+		return mount{}, false
+	}
+	id, _, _ = strings.Cut(strings.TrimSpace(id), "\n")
+	for line := range strings.Lines(string(list)) {
+		if m, ok := parseMount(line); ok && m.id == id {
+			return m, true
+		}
+	}
+	return mount{}, false
+}
+
+// parseMount reads a line of mountinfo:
+//
+//	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+func parseMount(line string) (mount, bool) {
+	fields := strings.Fields(line)
+	_, after, found := strings.Cut(line, " - ")
+	super := strings.Fields(after)
+	if len(fields) < 6 || !found || len(super) < 1 {
+		return mount{}, false
+	}
+	var major, minor uint32
+	if _, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor); err != nil {
+		return mount{}, false
+	}
+	return mount{id: fields[0], device: fmt.Sprintf("%02x:%02x", major, minor), kind: super[0]}, true
+}
