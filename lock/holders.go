@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -92,24 +93,35 @@ func (t target) complete() bool {
 }
 
 // holders are the processes that hold the target's lock, as far as this process
-// may see. Of a process that it may not look at it knows from the list of
-// locks, if that process is the one that took the lock.
-func (t target) holders() []Holder {
+// may see: all of them, or those that are soon found. Of a process that it may
+// not look at it knows from the list of locks, if that process took the lock.
+func (t target) holders(all bool) []Holder {
 	if !t.exists {
 		return nil
 	}
-	found := holders(t.file.is)
+	var found []Holder
+	near := 0
 	for _, l := range t.locks {
-		if l.waits || !t.concerns(l) || slices.ContainsFunc(found, func(h Holder) bool { return h.PID == l.pid }) {
+		if l.waits || !t.concerns(l) {
 			continue
 		}
-		if _, _, err := holds(strconv.Itoa(l.pid), t.file.is); !mayNotLook(err) {
+		near = l.pid
+		if _, ok, err := holds(strconv.Itoa(l.pid), t.file.is); !ok && !mayNotLook(err) {
 			continue
 		}
 		if record, err := meta.Describe(l.pid); err == nil {
 			found = append(found, Holder{record, meta.Running, FromKernel, l.pid})
 		}
 	}
+	if len(found) > 0 && !all {
+		return found
+	}
+	for _, h := range holders(t.file.is, near, all) {
+		if !slices.ContainsFunc(found, func(f Holder) bool { return f.PID == h.PID }) {
+			found = append(found, h)
+		}
+	}
+	slices.SortFunc(found, func(a, b Holder) int { return a.PID - b.PID })
 	return found
 }
 
@@ -126,26 +138,36 @@ func (t target) waiters() (found []Holder) {
 	return found
 }
 
+// soon is how long the search goes on for more holders when some are found, and
+// not all are asked for.
+const soon = 10 * time.Millisecond
+
 // holders are the processes that hold a flock(2) lock on a file that matches,
 // in the order of their pids; this process itself is not among them. It looks
-// at every descriptor of every process: call it only where nothing quicker
-// answers.
-func holders(match func(fd string) bool) (found []Holder) {
+// at every descriptor of every process, or, where not all are asked for, first
+// at those whose pids are near that of the process that took the lock, as its
+// descendants' mostly are.
+func holders(match func(fd string) bool, near int, all bool) (found []Holder) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil
-	}
+	names, _ := dir.Readdirnames(-1)
+	var pids []int
 	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil || pid == os.Getpid() {
-			continue
+		if pid, err := strconv.Atoi(name); err == nil && pid != os.Getpid() {
+			pids = append(pids, pid)
 		}
-		taker, ok, _ := holds(name, match)
+	}
+	distance := func(pid int) int { return max(pid-near, near-pid) }
+	slices.SortFunc(pids, func(a, b int) int { return distance(a) - distance(b) })
+	begin := time.Now()
+	for _, pid := range pids {
+		if !all && len(found) > 0 && time.Since(begin) > soon {
+			break
+		}
+		taker, ok, _ := holds(strconv.Itoa(pid), match)
 		if !ok {
 			continue
 		}
@@ -181,12 +203,13 @@ func heldAbove(held *HeldError) bool {
 }
 
 // heldBy explains a lock that is held: by its record, and by the kernel's view
-// where the record is missing or its process is not the one that took the lock.
-func (t target) heldBy() *HeldError {
+// where all holders are asked for, or the record is missing or its process is
+// not the one that took the lock.
+func (t target) heldBy(all bool) *HeldError {
 	held := &HeldError{Lock: t.path}
 	record, err := meta.Read(meta.Path(t.path))
-	if err != nil || record.State(meta.Self()) != meta.Running || !t.takenBy(record.PID) {
-		held.Holders = t.holders()
+	if all || err != nil || record.State(meta.Self()) != meta.Running || !t.takenBy(record.PID) {
+		held.Holders = t.holders(all)
 	}
 	switch {
 	case err == nil:

@@ -77,7 +77,7 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 		}
 	}
 	if more := len(e.Holders) - mostHolders; more > 0 {
-		say("and %d more; to see them all: %s", more, see)
+		say("and %d more; to see them all: dcelock --status", more)
 	}
 	if e.Replaced {
 		say("the lock file was removed or replaced while that run holds it")

@@ -59,7 +59,7 @@ func (t target) formerHolders() []Holder {
 		}
 		_, ok, err := holds(strconv.Itoa(l.pid), t.former)
 		if ok || err != nil && !mayNotLook(err) {
-			return holders(t.former)
+			return holders(t.former, l.pid, false)
 		}
 	}
 	return nil

@@ -55,8 +55,8 @@ func Inspect(at Location) (Status, error) {
 	}
 
 	held := t.supplanted()
-	if t.isHeld() || !t.complete() && len(t.holders()) > 0 {
-		held = t.heldBy()
+	if t.isHeld() || !t.complete() && len(t.holders(false)) > 0 {
+		held = t.heldBy(true)
 	}
 	recorded := []Holder{{record, state, FromRecord, record.PID}}
 	switch {

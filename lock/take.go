@@ -47,7 +47,7 @@ func Take(at Location, command []string, log Log, signals *Signals) (*Lock, erro
 		var err error
 		if l.fd, err = lockFile(at.Lock); err != nil {
 			if errors.Is(err, errHeld) {
-				err = look(at.Lock).heldBy()
+				err = look(at.Lock).heldBy(false)
 			}
 			return l.orNested(err, signals)
 		}
@@ -244,7 +244,7 @@ func (l *Lock) Release() {
 	unix.Close(l.fd)
 	l.log.Detail("released the lock")
 	if slices.ContainsFunc(kernelLocks(), func(k kernelLock) bool { return k.pid == os.Getpid() && k.ino == f.ino }) {
-		if left := holders(f.is); len(left) > 0 {
+		if left := holders(f.is, os.Getpid(), false); len(left) > 0 {
 			l.log.Warn("the command left processes running that go on holding the lock (--close prevents that): %s", list(left))
 		}
 	}

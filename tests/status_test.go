@@ -113,7 +113,7 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%v", facts)
 	}
 	j := s.json(t)
-	if len(j.Holders) != 1 || len(j.Waiters) != 1 || j.Waiters[0].PID != waiter.cmd.Process.Pid {
+	if len(j.Holders) != 2 || j.Holders[1].Source != "kernel" || len(j.Waiters) != 1 || j.Waiters[0].PID != waiter.cmd.Process.Pid {
 		t.Fatalf("%+v", j)
 	}
 	h := j.Holders[0]
