@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -28,6 +29,8 @@ Examples:
       Scrape, unless another run, of any checkout, writes to the same archive.
   dcelock -E 75 -- bash -o pipefail -c './salvage.sh | ./import.sh'
       Run a pipeline under one lock; exit 75 when the lock is held.
+  dcelock --wait 6h -- ./scripts/run-discord-scrape-host.sh scrape
+      Wait for another run to end, six hours at most.
   dcelock --status
       Say who holds the lock.
   dcelock --inner-lock=keep -- ./tests/run-all-smokes.sh
@@ -36,7 +39,8 @@ Examples:
 Exit status:
   the command's own; death by the signal that killed the command
   126, 127  the command cannot be executed, was not found
-  1         the lock is held (-E chooses another, not for --status)
+  1         the lock is held, or the wait ran out (-E chooses another, not for
+            --status)
   64        wrong usage
   65        the config is not what it should be
   66        the config, or the archive root's parent, is missing or unreadable
@@ -50,7 +54,8 @@ DCE_SCRAPE_LOCK_FILE names. DCE_SKIP_SCRAPE_LOCK=1 runs without a lock.
 
 type commandLine struct {
 	Config   *string  `group:"Which lock:" placeholder:"FILE" help:"Scrape config (JSON) that names archive_root. Default: $$DCE_CONFIG_FILE, else config/scrape-targets.json under the repository root."`
-	Nonblock bool     `group:"When it is held:" short:"n" aliases:"nb,nonblocking" help:"Fail at once when the lock is held; this is the default."`
+	Wait     *string  `group:"When it is held:" short:"w" aliases:"timeout" placeholder:"TIME" help:"Wait so long for the lock: seconds (30, 0.5), a duration (90s, 2h), or forever. Default: $$DCE_SCRAPE_LOCK_WAIT; without that, and for 0, as --nonblock."`
+	Nonblock bool     `group:"When it is held:" short:"n" aliases:"nb,nonblocking" help:"Fail at once when the lock is held; this is the default, and beats DCE_SCRAPE_LOCK_WAIT."`
 	Conflict exitCode `group:"When it is held:" name:"conflict-exit-code" short:"E" default:"1" placeholder:"N" help:"Exit status when the lock is held, 0 to 255. Default: 1."`
 
 	Close     bool   `group:"The command:" short:"o" help:"The command does not inherit the lock's descriptor; for commands that start daemons."`
@@ -112,7 +117,11 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 	case len(words) == 0 && !line.Status:
 		return 0, usageError{errors.New("no command given")}
 	}
-	log := lock.Log{Out: os.Stderr, Quiet: line.Quiet, Verbose: line.Verbose}
+	log := lock.Log{Out: os.Stderr, Terminal: lock.IsTerminal(os.Stderr), Quiet: line.Quiet, Verbose: line.Verbose}
+	wait, err := line.wait()
+	if err != nil {
+		return 0, err
+	}
 
 	// Set by an outer dcelock, the variable speaks to the runner inside it.
 	if !line.Status && os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" {
@@ -143,7 +152,7 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	held, err := lock.Take(at, words, log, signals)
+	held, err := lock.Take(at, words, wait, log, signals)
 	if err != nil {
 		return 0, err
 	}
@@ -167,6 +176,24 @@ func (line *commandLine) status(at lock.Location) (int, error) {
 		return 1, err
 	}
 	return 0, err
+}
+
+// wait is how long to wait for the lock.
+func (line *commandLine) wait() (time.Duration, error) {
+	text, source := os.Getenv("DCE_SCRAPE_LOCK_WAIT"), "DCE_SCRAPE_LOCK_WAIT"
+	switch {
+	case line.Wait != nil && line.Nonblock:
+		return 0, usageError{errors.New("--wait and --nonblock exclude each other")}
+	case line.Wait != nil:
+		text, source = *line.Wait, "--wait"
+	case line.Nonblock || line.Status || text == "":
+		return 0, nil
+	}
+	wait, err := lock.ParseWait(text)
+	if err != nil {
+		return 0, usageError{fmt.Errorf("%s: %w", source, err)}
+	}
+	return wait, nil
 }
 
 // config is the config that the caller named, or "".

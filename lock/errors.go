@@ -2,7 +2,10 @@
 // and runs a command under it. flock(2) alone decides who may run.
 package lock
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // A Kind is what sort of thing went wrong, so that the caller can choose an
 // exit status (contract, "Signals and exit status").
@@ -34,10 +37,11 @@ func fail(kind Kind, format string, args ...any) error {
 
 // A HeldError says that another run has the lock, and what is known of it.
 type HeldError struct {
-	Lock     string   // path of the lock file
-	Holders  []Holder // the recorded one first; none where none can be seen
-	Replaced bool     // the holder's lock file is no longer the one at Lock
-	err      error    // why a record that is there cannot be used
+	Lock     string        // path of the lock file
+	Holders  []Holder      // the recorded one first; none where none can be seen
+	Replaced bool          // the holder's lock file is no longer the one at Lock
+	Waited   time.Duration // how long the lock was waited for
+	err      error         // why a record that is there cannot be used
 }
 
 func (e *HeldError) Error() string {

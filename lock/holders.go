@@ -140,7 +140,7 @@ func (t target) waiters() (found []Holder) {
 
 // soon is how long the search goes on for more holders when some are found, and
 // not all are asked for.
-const soon = 10 * time.Millisecond
+const soon = 5 * time.Millisecond
 
 // holders are the processes that hold a flock(2) lock on a file that matches,
 // in the order of their pids; this process itself is not among them. It looks

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"dcelock/meta"
 )
@@ -16,9 +19,16 @@ import (
 
 // A Log prints messages. The zero Log may not be used.
 type Log struct {
-	Out     io.Writer
-	Quiet   bool // errors only
-	Verbose bool // details as well
+	Out      io.Writer
+	Terminal bool // whether Out is a terminal
+	Quiet    bool // errors only
+	Verbose  bool // details as well
+}
+
+// IsTerminal tells whether f is a terminal.
+func IsTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 func (l Log) line(text string) { fmt.Fprintln(l.Out, "dcelock: "+meta.Printable(text)) }
@@ -82,11 +92,14 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 	if e.Replaced {
 		say("the lock file was removed or replaced while that run holds it")
 	}
+	if e.Waited > 0 {
+		say("gave up after waiting for %s", duration(e.Waited))
+	}
 	switch {
 	case len(stop) > 0:
-		say("wait until it ends, or stop it: kill %s", strings.Join(stop, " "))
+		say("to wait for it: dcelock --wait 1h ...; to stop it: kill %s", strings.Join(stop, " "))
 	case recorded && e.Holders[0].State == meta.CannotTell:
-		say("it runs elsewhere (another host or container): look for it there, or wait until it ends")
+		say("it runs elsewhere (another host or container): look for it there; to wait for it: dcelock --wait 1h ...")
 	default:
 		say("no process can be seen that holds it; another user's can, with: sudo %s", see)
 	}

@@ -28,31 +28,49 @@ type Lock struct {
 	nested bool         // an ancestor of this process holds the lock; fd is none
 }
 
-// Take takes the lock at a location, at once or not at all, and writes the
-// record of a run of command beside it. From then on signals are kept for the
-// command. Where this process or an ancestor of it has that lock already, the
-// run goes under it: there is nothing to take, and nothing to release.
+// Take takes the lock at a location, waiting for it no longer than wait, and
+// writes the record of a run of command beside it. From then on signals are
+// kept for the command. Where this process or an ancestor of it has that lock
+// already, the run goes under it: there is nothing to take, nothing to release,
+// and nothing to wait for.
 //
 // A *HeldError says who has the lock. The other errors are of kind Missing,
-// CannotOpen and System; after any error nothing is held. That the record
-// cannot be written is only warned of: the lock is what excludes.
-func Take(at Location, command []string, log Log, signals *Signals) (*Lock, error) {
+// CannotOpen and System; after any error the process must end, as a wait that
+// was given up may still be granted. That the record cannot be written is only
+// warned of: the lock is what excludes.
+func Take(at Location, command []string, wait time.Duration, log Log, signals *Signals) (*Lock, error) {
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
 	}
 	summary := meta.Summary(command)
-	begin := time.Now()
-	for range mostReplacements {
+	w := newWaiter(at.Lock, wait, log)
+	defer w.clear()
+	for replaced := 0; replaced < mostReplacements; {
 		l := &Lock{path: at.Lock, log: log}
 		var err error
-		if l.fd, err = lockFile(at.Lock); err != nil {
-			if errors.Is(err, errHeld) {
-				err = look(at.Lock).heldBy(false)
-			}
-			return l.orNested(err, signals)
+		if l.fd, err = lockFile(at.Lock); errors.Is(err, errHeld) {
+			l.fd, err = w.contend()
 		}
-		if err := l.reclaim(); err != nil {
-			return l.orNested(err, signals)
+		if err == nil {
+			if err = l.reclaim(); err != nil {
+				unix.Close(l.fd)
+			}
+		}
+		held := isHeldError(err)
+		switch {
+		case errors.Is(err, errNested), held != nil && held.Replaced && heldAbove(held):
+			l.log.Detail("an outer run holds the lock; running under it")
+			signals.keep()
+			l.nested = true
+			return l, nil
+		case held != nil && held.Replaced && w.left(wait) > 0:
+			w.announce(held)
+			w.forEnd(held)
+			continue
+		case held != nil:
+			return nil, w.gaveUp(held)
+		case err != nil:
+			return nil, err
 		}
 		signals.keep()
 		l.writeRecord(summary)
@@ -60,13 +78,41 @@ func Take(at Location, command []string, log Log, signals *Signals) (*Lock, erro
 		// may have done so before, and then the file here is no longer the
 		// one that was locked, and that run goes first.
 		if isAt(l.fd, at.Lock) {
-			log.Detail("took the lock in %v", time.Since(begin).Round(time.Microsecond))
+			w.took()
 			return l, nil
 		}
 		l.Release()
 		signals.dieOfArrived(func() {})
+		replaced++
 	}
 	return nil, replacedAgain(at.Lock)
+}
+
+// errNested says that the lock is held by a run that this process is part of.
+var errNested = errors.New("an outer run holds the lock")
+
+// contend gets a lock that was just found to be held, if it is free in time.
+func (w *waiter) contend() (fd int, err error) {
+	// Before anything is waited for: from then on this process may be given
+	// the lock at any moment, and would find itself.
+	if heldAbove(&HeldError{Lock: w.path}) {
+		return 0, errNested
+	}
+	record, err := meta.Read(meta.Path(w.path))
+	if err != nil || !look(w.path).takenBy(record.PID) {
+		if fd, err = w.lock(grace); !errors.Is(err, errHeld) {
+			return fd, err
+		}
+	}
+	held := look(w.path).heldBy(false)
+	if w.left(w.limit) <= 0 {
+		return 0, held
+	}
+	w.announce(held)
+	if fd, err = w.lock(w.limit); errors.Is(err, errHeld) {
+		err = look(w.path).heldBy(false)
+	}
+	return fd, err
 }
 
 // mostReplacements is how often the lock file may be replaced while a run tries
@@ -75,22 +121,6 @@ const mostReplacements = 100
 
 func replacedAgain(path string) error {
 	return fail(System, "lock file %s is replaced again and again while it is being locked", path)
-}
-
-// orNested returns err, unless that says that a run has the lock which this
-// process is part of: then l is made a part of that run.
-func (l *Lock) orNested(err error, signals *Signals) (*Lock, error) {
-	if l.fd > 0 {
-		unix.Close(l.fd) // before the look at who holds what
-	}
-	held := new(HeldError)
-	if !errors.As(err, &held) || !heldAbove(held) {
-		return nil, err
-	}
-	l.log.Detail("an outer run holds the lock; running under it")
-	signals.keep()
-	l.nested = true
-	return l, nil
 }
 
 // errHeld is contention: flock(2) said EWOULDBLOCK.
@@ -104,7 +134,7 @@ func lockFile(path string) (fd int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := flock(fd, path); err != nil {
+		if err := flock(fd, path, unix.LOCK_NB); err != nil {
 			unix.Close(fd)
 			return 0, err
 		}
@@ -159,11 +189,12 @@ func checkRegular(path string) error {
 	return nil
 }
 
-// flock takes the lock on an open file without waiting. The error is errHeld
-// for EWOULDBLOCK; any other means that there is no lock to be had.
-func flock(fd int, path string) error {
+// flock takes the lock on an open file, at once (unix.LOCK_NB) or when it is
+// free (0). The error is errHeld for EWOULDBLOCK; any other means that there is
+// no lock to be had.
+func flock(fd int, path string, how int) error {
 	for {
-		switch err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); {
+		switch err := unix.Flock(fd, unix.LOCK_EX|how); {
 		case err == nil:
 			return nil
 		case errors.Is(err, unix.EWOULDBLOCK):

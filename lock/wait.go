@@ -1,0 +1,188 @@
+package lock
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"dcelock/meta"
+)
+
+// Forever is a wait without an end.
+const Forever time.Duration = math.MaxInt64
+
+// ParseWait reads how long to wait for a lock: seconds as flock(1) takes them
+// ("30", "0.5"), a Go duration ("90s", "2h"), or "forever".
+func ParseWait(text string) (time.Duration, error) {
+	if text == "forever" {
+		return Forever, nil
+	}
+	wait, err := time.ParseDuration(text)
+	if seconds, numberErr := strconv.ParseFloat(text, 64); numberErr == nil {
+		// Compared as seconds: NaN is neither, and larger ones overflow.
+		if !(seconds >= 0 && seconds < Forever.Seconds()) {
+			return 0, fmt.Errorf("%q is not a time that can be waited", text)
+		}
+		return time.Duration(seconds * float64(time.Second)), nil
+	}
+	if err != nil || wait < 0 {
+		return 0, fmt.Errorf("%q is not a time to wait (seconds, a duration like 90s or 2h, or forever)", text)
+	}
+	return wait, nil
+}
+
+// grace is how long a lock is waited for by a run that does not wait, where no
+// record says that a run has it: what holds it may be a script that locks and
+// unlocks to see whether it can.
+const grace = 15 * time.Millisecond
+
+// A waiter waits for a lock until a time limit.
+type waiter struct {
+	path  string
+	limit time.Duration
+	begin time.Time
+	log   Log
+
+	fd   int        // the file being locked, -1 when none is
+	done chan error // how that ended
+
+	told    int  // pid of the holder that was last spoken of
+	counter bool // whether the line that counts is on the terminal
+}
+
+func newWaiter(path string, limit time.Duration, log Log) *waiter {
+	return &waiter{path: path, limit: limit, begin: time.Now(), log: log, fd: -1}
+}
+
+// left is how long may still be waited, of a limit.
+func (w *waiter) left(limit time.Duration) time.Duration { return limit - time.Since(w.begin) }
+
+// lock takes the lock, after the time that is left of limit at the most, and
+// returns its descriptor; errHeld when that time has passed. The kernel is
+// asked once and wakes this process when the lock is free: flock(2) queues.
+func (w *waiter) lock(limit time.Duration) (int, error) {
+	timer := time.NewTimer(w.left(limit))
+	defer timer.Stop()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if w.fd < 0 {
+			fd, err := open(w.path)
+			if err != nil {
+				return 0, err
+			}
+			w.fd, w.done = fd, make(chan error, 1)
+			go func(done chan<- error) { done <- flock(fd, w.path, 0) }(w.done)
+		}
+		select {
+		case err := <-w.done:
+			fd := w.fd
+			w.fd = -1
+			if err == nil && isAt(fd, w.path) {
+				return fd, nil
+			}
+			unix.Close(fd) // the file was removed or replaced meanwhile
+			if err != nil {
+				return 0, err
+			}
+		case <-tick.C:
+			w.tell()
+		case <-timer.C:
+			// The kernel still waits, for the next call or the end of
+			// this process.
+			return 0, errHeld
+		}
+	}
+}
+
+// forEnd waits for the end of a run that holds an earlier lock file, or until
+// it is time to look again.
+func (w *waiter) forEnd(held *HeldError) {
+	pause := min(w.left(w.limit), time.Second)
+	pidfd, err := unix.PidfdOpen(held.Holders[0].PID, 0)
+	if err != nil {
+		time.Sleep(min(pause, 10*time.Millisecond)) // it has just ended
+		return
+	}
+	defer unix.Close(pidfd)
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(pause/time.Millisecond)+1)
+	w.tell()
+}
+
+// announce says what is waited for: once, however often it is called.
+func (w *waiter) announce(held *HeldError) {
+	if w.told != 0 {
+		return
+	}
+	limit := ""
+	if w.limit != Forever {
+		limit = ", at most " + w.limit.String()
+	}
+	w.log.Note("%v; waiting until it ends%s", held, limit)
+	w.told = -1
+	for _, h := range held.Holders[:min(1, len(held.Holders))] {
+		w.told = h.PID
+		w.log.Note("Holder %s", h.sentence())
+		if about := h.about(time.Now()); about != "" {
+			w.log.Note("%s", about)
+		}
+	}
+}
+
+// tell says, once a second, what has changed: in a log that another run has the
+// lock now, on a terminal also how long this has been going on.
+func (w *waiter) tell() {
+	if w.told == 0 || w.log.Quiet {
+		return
+	}
+	record, err := meta.Read(meta.Path(w.path))
+	if err == nil && record.PID != w.told && record.State(meta.Self()) == meta.Running {
+		w.clear()
+		w.told = record.PID
+		w.log.Note("Holder %s", Holder{record, meta.Running, FromRecord, 0}.sentence())
+	}
+	if w.log.Terminal {
+		fmt.Fprintf(w.log.Out, "\r\x1b[Kdcelock: waiting for %s", duration(time.Since(w.begin)))
+		w.counter = true
+	}
+}
+
+// clear removes the line that counts.
+func (w *waiter) clear() {
+	if w.counter {
+		fmt.Fprint(w.log.Out, "\r\x1b[K")
+		w.counter = false
+	}
+}
+
+// took says that the wait is over.
+func (w *waiter) took() {
+	w.clear()
+	if waited := time.Since(w.begin); w.told != 0 {
+		w.log.Note("took the lock after waiting for %s", duration(waited))
+	} else {
+		w.log.Detail("took the lock in %v", waited.Round(time.Microsecond))
+	}
+}
+
+// gaveUp is held, with how long it was waited for.
+func (w *waiter) gaveUp(held *HeldError) *HeldError {
+	w.clear()
+	if w.told != 0 {
+		held.Waited = time.Since(w.begin)
+	}
+	return held
+}
+
+// isHeldError returns err as a *HeldError, nil when it is none.
+func isHeldError(err error) *HeldError {
+	held := new(HeldError)
+	if errors.As(err, &held) {
+		return held
+	}
+	return nil
+}
