@@ -76,13 +76,24 @@ func (t target) concerns(l kernelLock) bool {
 // takenBy tells whether pid took the lock on the target, and that lock still
 // exists: one file to read instead of a walk through /proc.
 func (t target) takenBy(pid int) bool {
-	return slices.ContainsFunc(t.locks, func(l kernelLock) bool { return !l.waits && l.pid == pid && t.concerns(l) })
+	return pid == t.taker()
+}
+
+// taker is the pid of the process that took the lock on the target; 0 when the
+// kernel lists none.
+func (t target) taker() int {
+	for _, l := range t.locks {
+		if !l.waits && t.concerns(l) {
+			return l.pid
+		}
+	}
+	return 0
 }
 
 // isHeld tells whether the kernel lists a lock on the target. A lock that a
 // process of another PID namespace took may be missing there.
 func (t target) isHeld() bool {
-	return slices.ContainsFunc(t.locks, func(l kernelLock) bool { return !l.waits && t.concerns(l) })
+	return t.taker() != 0
 }
 
 // complete tells whether the kernel's list shows every lock on the target that

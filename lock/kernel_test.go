@@ -24,17 +24,30 @@ func TestParseLock(t *testing.T) {
 	}
 }
 
-func TestParseMount(t *testing.T) {
-	for line, want := range map[string]mount{
-		"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n":                             {"27", "fe:00", "ext4"},
-		"36 35 0:42 / /mnt\\040x rw,noatime master:1 shared:2 - fuse.sshfs h:/x rw,user_id=0": {"36", "00:2a", "fuse.sshfs"},
-		"40 1 259:257 /sub /data rw - btrfs /dev/nvme0n1 rw,subvol=/sub":                      {"40", "103:101", "btrfs"},
+// The lines are of the form that the kernel gives for such mounts.
+func TestMounts(t *testing.T) {
+	for line, want := range map[string]struct{ id, device, kind, local string }{
+		"27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n":                                                                   {"27", "fe:00", "ext4", ""},
+		"40 1 259:257 /sub /data rw - btrfs /dev/nvme0n1 rw,subvol=/sub":                                                            {"40", "103:101", "btrfs", ""},
+		"41 1 0:50 / /run rw,nosuid shared:5 - tmpfs tmpfs rw,size=1024k":                                                           {"41", "00:32", "tmpfs", ""},
+		"61 27 0:52 / /mnt/nas rw,relatime shared:3 - nfs4 nas:/a rw,vers=4.2,hard,proto=tcp,sec=sys,local_lock=none,addr=10.0.0.2": {"61", "00:34", "nfs4", ""},
+		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,nolock,proto=tcp,local_lock=all,addr=10.0.0.2":                    {"61", "00:34", "nfs", "mounted with nolock"},
+		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,local_lock=flock,addr=10.0.0.2":                                   {"61", "00:34", "nfs", "mounted with local_lock=flock"},
+		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,local_lock=posix,addr=10.0.0.2":                                   {"61", "00:34", "nfs", ""},
+		"62 27 0:53 / /mnt/smb rw,relatime - cifs //nas/a rw,vers=3.1.1,cache=strict,nobrl,soft":                                    {"62", "00:35", "cifs", "mounted with nobrl"},
+		"62 27 0:53 / /mnt/smb rw,relatime - cifs //nas/a rw,vers=3.1.1,cache=strict,soft":                                          {"62", "00:35", "cifs", ""},
+		"63 27 0:54 / /mnt/with\\040space rw,nosuid,nodev master:1 shared:2 - fuse.sshfs op@h:/x rw,user_id=0,group_id=0":           {"63", "00:36", "fuse.sshfs", "it passes no locks on"},
+		"63 27 8:1 / /mnt/ntfs rw - fuseblk /dev/sda1 rw,user_id=0":                                                                 {"63", "08:01", "fuseblk", ""},
+		"64 27 0:55 / /host rw - 9p hostshare rw,access=any,trans=virtio":                                                           {"64", "00:37", "9p", "mounted without version=9p2000.L"},
+		"64 27 0:55 / /host rw - 9p hostshare rw,trans=virtio,version=9p2000.L":                                                     {"64", "00:37", "9p", ""},
+		"65 27 0:56 / /ceph rw - ceph 10.0.0.3:/ rw,name=admin,secret=<hidden>,acl":                                                 {"65", "00:38", "ceph", ""},
 	} {
-		if got, ok := parseMount(line); !ok || got != want {
-			t.Errorf("parseMount(%q) = %+v, %v", line, got, ok)
+		m, ok := parseMount(line)
+		if !ok || m.id != want.id || m.device != want.device || m.kind != want.kind || m.hostLocal() != want.local {
+			t.Errorf("parseMount(%q) = %+v, %v; only of this host because %q", line, m, ok, m.hostLocal())
 		}
 	}
-	for _, line := range []string{"", " - ", "27 1 254:0 / / rw,relatime ext4", "27 1 x / / rw - ext4 a b", "- - - - - - - - -"} {
+	for _, line := range []string{"", " - ", "27 1 254:0 / / rw,relatime ext4", "27 1 x / / rw - ext4 a b", "27 1 254:0 / / rw - ext4", "- - - - - - - - -"} {
 		if got, ok := parseMount(line); ok {
 			t.Errorf("parseMount(%q) = %+v", line, got)
 		}

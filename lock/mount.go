@@ -12,18 +12,50 @@ import (
 // A mount is what /proc/self/mountinfo tells of a mounted file system
 // (proc_pid_mountinfo(5)).
 type mount struct {
-	id     string
-	device string // of the superblock, in the form of /proc/locks: "fe:00"
-	kind   string // of the file system: "ext4", "nfs4", "fuse.sshfs"
+	id      string
+	device  string // of the superblock, in the form of /proc/locks: "fe:00"
+	kind    string // of the file system: "ext4", "nfs4", "fuse.sshfs"
+	source  string // what is mounted: a device, "server:/export"
+	options []string
 }
 
 // overNetwork are the file systems whose locks other hosts may hold.
-var overNetwork = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "glusterfs", "afs", "9p"}
+var overNetwork = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p"}
+
+// withoutLocks are the FUSE file systems of remote storage that pass no locks
+// on, so that the kernel keeps them to this host.
+var withoutLocks = []string{"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs", "fuse.vmhgfs-fuse"}
 
 // isShared tells whether processes of other hosts may hold locks there, which
 // the kernel's list does not show.
 func (m mount) isShared() bool {
-	return slices.Contains(overNetwork, m.kind) || strings.HasPrefix(m.kind, "fuse")
+	return slices.Contains(overNetwork, m.kind) || strings.HasPrefix(m.kind, "fuse.")
+}
+
+// hostLocal says why flock(2) on this file system excludes processes of this
+// host alone, though others may write there too; "" when it does not.
+func (m mount) hostLocal() string {
+	has := func(option string) bool { return slices.Contains(m.options, option) }
+	switch m.kind {
+	case "nfs", "nfs4": // nfs(5)
+		for _, option := range []string{"nolock", "local_lock=flock", "local_lock=all"} {
+			if has(option) {
+				return "mounted with " + option
+			}
+		}
+	case "cifs", "smb3": // mount.cifs(8)
+		if has("nobrl") {
+			return "mounted with nobrl"
+		}
+	case "9p": // the kernel's Documentation/filesystems/9p.rst
+		if !has("version=9p2000.L") {
+			return "mounted without version=9p2000.L"
+		}
+	}
+	if slices.Contains(withoutLocks, m.kind) {
+		return "it passes no locks on"
+	}
+	return ""
 }
 
 // mountOf finds the mount that a file lies on. By the mount's id and not by
@@ -56,12 +88,18 @@ func parseMount(line string) (mount, bool) {
 	fields := strings.Fields(line)
 	_, after, found := strings.Cut(line, " - ")
 	super := strings.Fields(after)
-	if len(fields) < 6 || !found || len(super) < 1 {
+	if len(fields) < 6 || !found || len(super) < 3 {
 		return mount{}, false
 	}
 	var major, minor uint32
 	if _, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor); err != nil {
 		return mount{}, false
 	}
-	return mount{id: fields[0], device: fmt.Sprintf("%02x:%02x", major, minor), kind: super[0]}, true
+	return mount{
+		id:      fields[0],
+		device:  fmt.Sprintf("%02x:%02x", major, minor),
+		kind:    super[0],
+		source:  super[1],
+		options: append(strings.Split(fields[5], ","), strings.Split(super[2], ",")...),
+	}, true
 }

@@ -21,6 +21,7 @@ type Status struct {
 	Holders  []Holder
 	Waiters  []Holder
 	Problem  error // why a record that is there cannot be used
+	mount    mount // where the lock file lies
 }
 
 // A LockState says whether a lock can be taken.
@@ -44,7 +45,7 @@ func Inspect(at Location) (Status, error) {
 		return Status{}, err
 	}
 	t := look(at.Lock)
-	s := Status{Location: at, State: Free, Exists: t.exists, Waiters: t.waiters()}
+	s := Status{Location: at, State: Free, Exists: t.exists, Waiters: t.waiters(), mount: t.mount}
 	record, err := meta.Read(meta.Path(at.Lock))
 	var state meta.State
 	switch {
@@ -113,18 +114,19 @@ func (s Status) Print(out io.Writer) {
 	for _, w := range s.Waiters {
 		line("waiter", "%s", w.sentence())
 	}
+	if s.mount.isShared() {
+		line("file system", "%s (%s)", s.mount.source, s.mount.kind)
+	}
+	if local := s.mount.hostLocal(); local != "" {
+		line("warning", "the lock holds on this host alone: %s", local)
+	}
 }
 
 // PrintJSON writes a status as one JSON object, with the same facts.
 func (s Status) PrintJSON(out io.Writer) error {
-	var problem *string
+	problem := ""
 	if s.Problem != nil {
-		text := meta.Printable(s.Problem.Error())
-		problem = &text
-	}
-	var config *string
-	if s.Config != "" {
-		config = &s.Config
+		problem = meta.Printable(s.Problem.Error())
 	}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
@@ -138,7 +140,10 @@ func (s Status) PrintJSON(out io.Writer) error {
 		Problem  *string   `json:"record_problem"`
 		Holders  []process `json:"holders"`
 		Waiters  []process `json:"waiters"`
-	}{config, s.Lock, s.Exists, s.State, s.Replaced, meta.Path(s.Lock), problem, processes(s.Holders), processes(s.Waiters)})
+		Kind     *string   `json:"file_system"`
+		Local    *string   `json:"locks_local_because"`
+	}{known(s.Config), s.Lock, s.Exists, s.State, s.Replaced, meta.Path(s.Lock), known(problem), processes(s.Holders), processes(s.Waiters),
+		known(s.mount.kind), known(s.mount.hostLocal())})
 }
 
 // A process is a Holder in JSON; what is not known is null.
@@ -155,13 +160,15 @@ type process struct {
 	Left    *int       `json:"left_behind_by_pid"`
 }
 
-func processes(holders []Holder) []process {
-	known := func(s string) *string {
-		if s == "" {
-			return nil
-		}
-		return &s
+// known is a text in JSON, null when it is empty.
+func known(s string) *string {
+	if s == "" {
+		return nil
 	}
+	return &s
+}
+
+func processes(holders []Holder) []process {
 	list := make([]process, 0, len(holders)) // never null
 	for _, h := range holders {
 		p := process{PID: h.PID, State: h.State, Command: h.Command, User: known(h.User), Host: known(h.Host), Folder: known(h.Folder), Source: h.Source}

@@ -79,6 +79,9 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 		// one that was locked, and that run goes first.
 		if isAt(l.fd, at.Lock) {
 			w.took()
+			if m, _ := mountOf(at.Lock); m.hostLocal() != "" {
+				log.Warn("the lock holds on this host alone: %s (%s) is %s", m.source, m.kind, m.hostLocal())
+			}
 			return l, nil
 		}
 		l.Release()
@@ -99,10 +102,14 @@ func (w *waiter) contend() (fd int, err error) {
 		return 0, errNested
 	}
 	record, err := meta.Read(meta.Path(w.path))
-	if err != nil || !look(w.path).takenBy(record.PID) {
-		if fd, err = w.lock(grace); !errors.Is(err, errHeld) {
+	t := look(w.path)
+	for settled := err == nil && t.takenBy(record.PID); !settled && time.Since(w.begin) < momentary; {
+		before := t.taker()
+		if fd, err = w.lock(time.Since(w.begin) + grace); !errors.Is(err, errHeld) {
 			return fd, err
 		}
+		t = look(w.path)
+		settled = before != 0 && t.taker() == before
 	}
 	held := look(w.path).heldBy(false)
 	if w.left(w.limit) <= 0 {

@@ -35,10 +35,14 @@ func ParseWait(text string) (time.Duration, error) {
 	return wait, nil
 }
 
-// grace is how long a lock is waited for by a run that does not wait, where no
-// record says that a run has it: what holds it may be a script that locks and
-// unlocks to see whether it can.
-const grace = 15 * time.Millisecond
+// What holds a lock without a record may be a script that locks and unlocks
+// only to see whether it can. So such a lock is waited for, for a short while,
+// by any run; if the process that took it is the same afterwards, it is a real
+// holder, and if not, the while is repeated.
+const (
+	grace     = 15 * time.Millisecond
+	momentary = 500 * time.Millisecond // all of it together
+)
 
 // A waiter waits for a lock until a time limit.
 type waiter struct {

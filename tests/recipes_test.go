@@ -3,6 +3,7 @@ package tests
 import (
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -17,7 +18,7 @@ func TestRecipes(t *testing.T) {
 			recipes = append(recipes, strings.TrimSpace(recipe))
 		}
 	}
-	if len(recipes) != 7 {
+	if len(recipes) != 8 {
 		t.Fatalf("%d recipes found: %q", len(recipes), recipes)
 	}
 	for _, recipe := range recipes {
@@ -67,6 +68,15 @@ func TestRecipes(t *testing.T) {
 			}
 			// And a held lock is said where the operator looks.
 			s.hold()
+			if strings.Contains(recipe, "--wait") {
+				c.env = append(c.env, "DCE_SCRAPE_LOCK_WAIT=x") // which the flag beats
+				c.argv[2] = "exec " + c.argv[2]
+				p := c.start(t)
+				waits(t, p)
+				p.cmd.Process.Signal(syscall.SIGTERM)
+				p.wait()
+				return
+			}
 			r := c.run(t)
 			if isCron {
 				if r.status != 75 || !strings.Contains(slurp(t, log), "already running") {

@@ -55,6 +55,8 @@ type jsonStatus struct {
 	Problem  *string `json:"record_problem"`
 	Holders  []jsonProcess
 	Waiters  []jsonProcess
+	Kind     *string `json:"file_system"`
+	Local    *string `json:"locks_local_because"`
 }
 
 func (s *archive) json(t *testing.T) jsonStatus {
@@ -69,7 +71,7 @@ func (s *archive) json(t *testing.T) jsonStatus {
 	if want := map[string]int{"free": 0, "stale": 0, "held": 1}[status.State]; r.status != want || r.stderr != "" {
 		t.Errorf("state %s: %+v", status.State, r)
 	}
-	if status.Lock != s.lock || status.Record != s.meta || status.Config == nil || *status.Config != s.a+"/config/scrape-targets.json" || status.Holders == nil || status.Waiters == nil {
+	if status.Lock != s.lock || status.Record != s.meta || status.Config == nil || *status.Config != s.a+"/config/scrape-targets.json" || status.Kind == nil || status.Holders == nil || status.Waiters == nil {
 		t.Errorf("incomplete: %s", r.stdout)
 	}
 	return status
