@@ -79,7 +79,7 @@ func (s *archive) json(t *testing.T) jsonStatus {
 
 func TestStatus(t *testing.T) {
 	s := newArchive(t)
-	facts, r := s.status(t, 0)
+	_, r := s.status(t, 0)
 	if want := fmt.Sprintf("config: %s/config/scrape-targets.json\nlock: %s\nstate: free (no lock file)\n", s.a, s.lock); r.stdout != want {
 		t.Errorf("got\n%swant\n%s", r.stdout, want)
 	}
@@ -88,6 +88,7 @@ func TestStatus(t *testing.T) {
 	}
 
 	s.dcelock("--", "true").run(t)
+	var facts map[string]string
 	if facts, _ = s.status(t, 0); facts["state"] != "free (lock file present but not held)" {
 		t.Errorf("%v", facts)
 	}
