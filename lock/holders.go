@@ -58,12 +58,10 @@ func look(path string) target {
 		where = folderOf(path)
 	}
 	t.mount, _ = mountOf(where)
-	if t.real, _ = filepath.EvalSymlinks(path); t.real == "" {
-		t.real = filepath.Base(path)
-	}
-	if !strings.HasPrefix(t.real, "/") {
-		folder, _ := physical(folderOf(path))
-		t.real = strings.TrimSuffix(folder, "/") + "/" + filepath.Base(t.real)
+	folder, _ := physical(folderOf(path))
+	t.real = strings.TrimSuffix(folder, "/") + "/" + filepath.Base(path)
+	if real, err := filepath.EvalSymlinks(t.real); err == nil {
+		t.real = real
 	}
 	return t
 }
@@ -113,7 +111,8 @@ func (t target) holders(all bool) []Holder {
 	var found []Holder
 	near := 0
 	for _, l := range t.locks {
-		if l.waits || !t.concerns(l) {
+		// This process may be given the lock after it gave up waiting.
+		if l.waits || !t.concerns(l) || l.pid == os.Getpid() {
 			continue
 		}
 		near = l.pid
