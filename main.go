@@ -118,10 +118,6 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 		return 0, usageError{errors.New("no command given")}
 	}
 	log := lock.Log{Out: os.Stderr, Terminal: lock.IsTerminal(os.Stderr), Quiet: line.Quiet, Verbose: line.Verbose}
-	wait, err := line.wait()
-	if err != nil {
-		return 0, err
-	}
 
 	// Set by an outer dcelock, the variable speaks to the runner inside it.
 	if !line.Status && os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" {
@@ -133,6 +129,10 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 		return ended(lock.RunUnlocked(command, signals))
 	}
 
+	wait, err := line.wait()
+	if err != nil {
+		return 0, err
+	}
 	config, err := line.config()
 	if err != nil {
 		return 0, err

@@ -114,7 +114,7 @@ func physical(path string) (string, error) {
 // missing parent is most likely a drive that is not mounted, and a folder made
 // there would be another archive root.
 func (at Location) makeFolder(log Log) error {
-	if at.archiveRoot == "" {
+	if at.Config == "" {
 		if err := os.MkdirAll(folderOf(at.Lock), 0o777); err != nil {
 			return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
 		}
@@ -124,7 +124,10 @@ func (at Location) makeFolder(log Log) error {
 		return err
 	}
 	err := os.Mkdir(strings.TrimRight(at.archiveRoot, "/"), 0o777)
-	if err != nil && !errors.Is(err, fs.ErrExist) { // another run made it meanwhile
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another run made it meanwhile
+	}
+	if err != nil {
 		return fail(CannotOpen, "archive root %s is missing and cannot be made: %w", at.archiveRoot, bare(err))
 	}
 	log.Note("made the archive root %s, which was missing", at.archiveRoot)
@@ -137,10 +140,19 @@ var errNoFolder = errors.New("the archive root is missing")
 // checkFolder tells whether the archive root can be used as it is: errNoFolder
 // when it is missing and its parent is not.
 func (at Location) checkFolder() error {
+	if at.archiveRoot == "" {
+		if at.Config == "" {
+			return nil
+		}
+		if _, err := os.Stat(folderOf(at.Lock)); err != nil {
+			return fail(Missing, "the repository root of lock file %s cannot be used: %w", at.Lock, bare(err))
+		}
+		return nil
+	}
 	root := strings.TrimRight(at.archiveRoot, "/")
-	info, err := os.Stat(root + "/.")
+	_, err := os.Stat(root + "/.")
 	switch {
-	case at.archiveRoot == "", err == nil && info.IsDir():
+	case err == nil:
 		return nil
 	case errors.Is(err, syscall.ENOTDIR):
 		if _, err := os.Lstat(root); err != nil {

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,12 +41,17 @@ func (t target) supplanted() *HeldError {
 	return nil
 }
 
+// asides are what is put behind the name of a file that is moved out of the way.
+var asides = []string{".old", ".bak", ".orig", "~"}
+
 // former matches descriptors of files that were at the target's path before:
-// the link of one reads "PATH (deleted)", or PATH with something appended where
-// it was moved aside.
+// the link of one reads "PATH (deleted)", or PATH as backups are named. Not any
+// longer name: a neighbour's lock is not this one's.
 func (t target) former(fd string) bool {
 	link, err := os.Readlink(fd)
-	return err == nil && link != t.real && strings.HasPrefix(link, t.real)
+	name, deleted := strings.CutSuffix(link, " (deleted)")
+	rest, ok := strings.CutPrefix(name, t.real)
+	return err == nil && ok && (rest == "" && deleted || slices.Contains(asides, rest))
 }
 
 // formerHolders are the processes that hold the lock of a file that was at the

@@ -52,10 +52,11 @@ const (
 
 // State says of p what self, this process, can see of it.
 func (p Process) State(self Process) State {
-	sameBoot := p.BootID == "" || p.BootID == self.BootID
+	known := p.BootID != "" && self.BootID != ""
+	sameBoot := !known || p.BootID == self.BootID
 	// The boot id is the kernel's own and unique: equal ones are one host
 	// whatever the host names say, which containers set as they like.
-	sameHost := p.Host == "" || p.Host == self.Host || p.BootID != "" && sameBoot
+	sameHost := p.Host == "" || p.Host == self.Host || known && sameBoot
 	sameNamespace := p.PIDNamespace == 0 || p.PIDNamespace == self.PIDNamespace
 	switch {
 	case !sameHost || !sameNamespace:

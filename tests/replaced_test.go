@@ -91,3 +91,36 @@ func TestLiveHolderOfAnotherFile(t *testing.T) {
 		t.Error("the command ran")
 	}
 }
+
+// A lock whose path only begins with this one's is a neighbour's.
+func TestNeighboursLockIsNotInTheWay(t *testing.T) {
+	s := newArchive(t)
+	for _, name := range []string{"2", ".smoke", "s/other"} {
+		os.MkdirAll(s.lock+"s", 0o755)
+		holder := call{argv: []string{"flock", s.lock + name, "bash", "-c", "echo ready; read -r _"}}.start(t)
+		holder.sees("ready")
+		s.dcelock("--", "true").run(t).wants(t, 0)
+	}
+}
+
+// The lock file is a link, named by a relative path: what was removed is found
+// by the name of the file that the link leads to.
+func TestRelativeLinkToARemovedLockFile(t *testing.T) {
+	s := newArchive(t)
+	os.Mkdir(s.a+"/sub", 0o755)
+	os.Symlink("sub/real.lock", s.a+"/my.lock")
+	env := []string{"DCE_SCRAPE_LOCK_FILE=my.lock"}
+	c := s.dcelock("--", "bash", "-c", "echo ready; read -r _")
+	c.env = env
+	p := c.start(t)
+	p.sees("ready")
+	os.Remove(s.a + "/sub/real.lock")
+	os.Remove(s.a + "/my.lock.meta")
+	write(t, s.a+"/sub/real.lock", "")
+	second := s.dcelock("--", "touch", "ran")
+	second.env = env
+	second.run(t).wants(t, 1, "removed or replaced")
+	if exists(s.a + "/ran") {
+		t.Error("the command ran")
+	}
+}

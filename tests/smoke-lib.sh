@@ -11,7 +11,7 @@ done
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DCELOCK=${DCELOCK:-$repository/dcelock}
 [[ -x $DCELOCK ]] || { echo "no binary at $DCELOCK; build it with: make -C $repository" >&2; exit 1; }
-unset DCE_CONFIG_FILE DCE_REPO_ROOT DCE_SCRAPE_LOCK_FILE DCE_SCRAPE_LOCK_HELD DCE_SKIP_SCRAPE_LOCK
+unset DCE_CONFIG_FILE DCE_REPO_ROOT DCE_SCRAPE_LOCK_FILE DCE_SCRAPE_LOCK_HELD DCE_SCRAPE_LOCK_WAIT DCE_SKIP_SCRAPE_LOCK
 
 work=$(mktemp -d)
 pids=()

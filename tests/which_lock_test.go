@@ -160,11 +160,26 @@ func TestConfigFolderOrUnreadable(t *testing.T) {
 	}
 }
 
+// A repository root that is missing is not made: it may be on a drive that is
+// not mounted.
+func TestMissingRepositoryRoot(t *testing.T) {
+	s := newArchive(t)
+	s.config("{}")
+	for _, args := range [][]string{{"--", "true"}, {"--status"}} {
+		c := s.dcelock(append([]string{"--config", "config/scrape-targets.json"}, args...)...)
+		c.env = []string{"DCE_REPO_ROOT=" + s.root + "/no/such"}
+		c.run(t).wants(t, 66, s.root+"/no/such")
+	}
+	if exists(s.root + "/no") {
+		t.Error("the folder was made")
+	}
+}
+
 func TestSkip(t *testing.T) {
 	s := newArchive(t)
 	s.hold()
-	run := s.dcelock("--config", "/nowhere.json", "--", "bash", "-c", "env | grep ^DCE_; exit 3")
-	run.env = []string{"DCE_SKIP_SCRAPE_LOCK=1"}
+	run := s.dcelock("--config", "/nowhere.json", "--", "bash", "-c", "env | grep ^DCE_SKIP; exit 3")
+	run.env = []string{"DCE_SKIP_SCRAPE_LOCK=1", "DCE_SCRAPE_LOCK_WAIT=bad"}
 	r := run.run(t)
 	r.wants(t, 3, "without a lock")
 	if r.stdout != "DCE_SKIP_SCRAPE_LOCK=1\n" {
