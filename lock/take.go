@@ -106,13 +106,14 @@ func (w *waiter) contend() (fd int, err error) {
 		t = look(w.path)
 		settled = before != 0 && t.taker() == before
 	}
-	held := look(w.path).heldBy(false)
-	if w.left(w.limit) <= 0 {
-		return 0, held
+	fd, err = w.refuse()
+	held := isHeldError(err)
+	if held == nil || w.left(w.limit) <= 0 {
+		return fd, err
 	}
 	w.announce(held)
 	if fd, err = w.lock(w.limit); errors.Is(err, errHeld) {
-		err = look(w.path).heldBy(false)
+		return w.refuse()
 	}
 	return fd, err
 }

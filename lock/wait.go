@@ -84,14 +84,8 @@ func (w *waiter) lock(limit time.Duration) (int, error) {
 		}
 		select {
 		case err := <-w.done:
-			fd := w.fd
-			w.fd = -1
-			if err == nil && isAt(fd, w.path) {
-				return fd, nil
-			}
-			unix.Close(fd) // the file was removed or replaced meanwhile
-			if err != nil {
-				return 0, err
+			if fd, ok, err := w.granted(err); ok || err != nil {
+				return fd, err
 			}
 		case <-tick.C:
 			w.tell()
@@ -103,18 +97,55 @@ func (w *waiter) lock(limit time.Duration) (int, error) {
 	}
 }
 
+// granted makes what the kernel answered the end of an attempt: the lock, an
+// error, or neither, when the file was removed or replaced meanwhile.
+func (w *waiter) granted(err error) (fd int, ok bool, _ error) {
+	fd, w.fd = w.fd, -1
+	if err == nil && isAt(fd, w.path) {
+		return fd, true, nil
+	}
+	unix.Close(fd)
+	return 0, false, err
+}
+
+// refuse explains why the lock is not to be had, unless it is by now: a run
+// that has given up may be given it while it looks for who has it.
+func (w *waiter) refuse() (fd int, err error) {
+	held := look(w.path).heldBy(false)
+	select {
+	case err := <-w.done: // nil, and never ready, before the first attempt
+		if fd, ok, err := w.granted(err); ok || err != nil {
+			return fd, err
+		}
+	default:
+	}
+	return 0, held
+}
+
+// running is the first of the holders that is known to run; nil without one.
+func (e *HeldError) running() *Holder {
+	for i := range e.Holders {
+		if e.Holders[i].State == meta.Running {
+			return &e.Holders[i]
+		}
+	}
+	return nil
+}
+
 // forEnd waits for the end of a run that holds an earlier lock file, or until
 // it is time to look again.
 func (w *waiter) forEnd(held *HeldError) {
 	pause := min(w.left(w.limit), time.Second)
-	pidfd, err := unix.PidfdOpen(held.Holders[0].PID, 0)
-	if err != nil {
-		time.Sleep(min(pause, 10*time.Millisecond)) // it has just ended
-		return
+	defer w.tell()
+	if h := held.running(); h != nil {
+		if pidfd, err := unix.PidfdOpen(h.PID, 0); err == nil {
+			defer unix.Close(pidfd)
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(pause/time.Millisecond)+1)
+			return
+		}
+		pause = min(pause, 10*time.Millisecond) // it has just ended
 	}
-	defer unix.Close(pidfd)
-	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(pause/time.Millisecond)+1)
-	w.tell()
+	time.Sleep(pause)
 }
 
 // announce says what is waited for: once, however often it is called.
@@ -128,7 +159,7 @@ func (w *waiter) announce(held *HeldError) {
 	}
 	w.log.Note("%v; waiting until it ends%s", held, limit)
 	w.told = -1
-	for _, h := range held.Holders[:min(1, len(held.Holders))] {
+	if h := held.running(); h != nil {
 		w.told = h.PID
 		w.log.Note("Holder %s", h.sentence())
 		if about := h.about(time.Now()); about != "" {
