@@ -177,12 +177,12 @@ func holders(match func(fd string) bool, near int, all bool) (found []Holder) {
 		if !all && len(found) > 0 && time.Since(begin) > soon {
 			break
 		}
-		taker, ok, _ := holds(strconv.Itoa(pid), match)
+		l, ok, _ := holds(strconv.Itoa(pid), match)
 		if !ok {
 			continue
 		}
 		if record, err := meta.Describe(pid); err == nil {
-			found = append(found, Holder{record, meta.Running, FromKernel, taker})
+			found = append(found, Holder{record, meta.Running, FromKernel, l.pid})
 		}
 	}
 	slices.SortFunc(found, func(a, b Holder) int { return a.PID - b.PID })
@@ -199,12 +199,13 @@ func heldAbove(held *HeldError) bool {
 	if held.Replaced {
 		match = t.former
 	}
-	if _, ok, _ := holds("self", match); ok {
+	if l, ok, _ := holds("self", match); ok && !l.shared {
 		return true
 	}
 	above := meta.Ancestors()
 	for _, pid := range above {
-		if _, ok, _ := holds(strconv.Itoa(pid), match); ok {
+		// A shared lock lets others in: it makes nobody the only one.
+		if l, ok, _ := holds(strconv.Itoa(pid), match); ok && !l.shared {
 			return true
 		}
 	}
@@ -231,8 +232,9 @@ func (t target) heldBy(all bool) *HeldError {
 }
 
 // describe puts a record in front of the holders, in place of the one that it
-// describes. A record that names a living process which is not among them, and
-// may be another than the one that was recorded, is of an earlier run: left out.
+// describes. A record of a run before, which has nothing to do with them, is left
+// out: one whose process does not run and took none of their locks, or whose pid
+// may be another process's by now.
 func (e *HeldError) describe(record meta.Record) {
 	self := meta.Self()
 	recorded := Holder{record, record.State(self), FromRecord, record.PID}
@@ -240,7 +242,9 @@ func (e *HeldError) describe(record meta.Record) {
 	switch {
 	case i >= 0:
 		e.Holders = slices.Delete(e.Holders, i, i+1)
-	case len(e.Holders) > 0 && recorded.State == meta.Running && !record.Proven(self):
+	case len(e.Holders) > 0 && recorded.State == meta.Running && !record.Proven(self),
+		len(e.Holders) > 0 && recorded.State == meta.NotRunning &&
+			!slices.ContainsFunc(e.Holders, func(h Holder) bool { return h.Taker == record.PID }):
 		return
 	}
 	e.Holders = slices.Insert(e.Holders, 0, recorded)

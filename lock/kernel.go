@@ -40,6 +40,7 @@ func (f file) is(fd string) bool {
 // A kernelLock is a flock(2) lock as the kernel shows it.
 type kernelLock struct {
 	waits  bool   // for the lock, which another process has
+	shared bool   // LOCK_SH: others may have it too
 	pid    int    // of the process that asked for it, which may be gone
 	device string // of the superblock, "fe:00": not stat's on some file systems
 	ino    uint64
@@ -59,6 +60,7 @@ func parseLock(line string) (l kernelLock, ok bool) {
 	if len(fields) < 6 || fields[1] != "FLOCK" {
 		return l, false
 	}
+	l.shared = fields[3] == "READ"
 	colon := strings.LastIndexByte(fields[5], ':')
 	if colon < 0 {
 		return l, false
@@ -85,51 +87,50 @@ func kernelLocks() (locks []kernelLock) {
 
 // holds tells whether process pid ("self" or a number) has a descriptor with a
 // flock(2) lock, its own or one that it shares by inheritance, on a file that
-// matches, and which process took that lock. match is given the descriptor's
+// matches, and what the kernel says of that lock. match is given the descriptor's
 // path in /proc/PID/fd. The error is fs.ErrPermission where this process may
 // not look, which is so for other users' processes.
-func holds(pid string, match func(fd string) bool) (taker int, ok bool, err error) {
+func holds(pid string, match func(fd string) bool) (l kernelLock, ok bool, err error) {
 	folder := "/proc/" + pid + "/"
 	dir, err := os.Open(folder + "fdinfo")
 	if err != nil {
-		return 0, false, err
+		return l, false, err
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
-		return 0, false, err
+		return l, false, err
 	}
 	for _, fd := range names {
-		if taker, ok := flockOf(folder + "fdinfo/" + fd); ok && match(folder+"fd/"+fd) {
-			return taker, true, nil
+		if l, ok := flockOf(folder + "fdinfo/" + fd); ok && match(folder+"fd/"+fd) {
+			return l, true, nil
 		}
 	}
-	return 0, false, nil
+	return l, false, nil
 }
 
-// flockOf tells whether a file of /proc/PID/fdinfo shows a flock(2) lock, and
-// which process took it. It is read for every descriptor of every process:
+// flockOf is the flock(2) lock that a file of /proc/PID/fdinfo shows. It is read for every descriptor of every process:
 // hence without a file of Go's, and only as far as needed.
-func flockOf(fdinfo string) (taker int, ok bool) {
+func flockOf(fdinfo string) (l kernelLock, ok bool) {
 	fd, err := unix.Open(fdinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, false
+		return l, false
 	}
 	defer unix.Close(fd)
 	var buffer [4096]byte
 	n, err := unix.Read(fd, buffer[:])
 	if err != nil {
-		return 0, false
+		return l, false
 	}
 	_, rest, found := strings.Cut(string(buffer[:n]), "\nlock:")
 	for found {
 		var line string
 		line, rest, found = strings.Cut(rest, "\nlock:")
 		if l, ok := parseLock(line); ok {
-			return l.pid, true
+			return l, true
 		}
 	}
-	return 0, false
+	return l, false
 }
 
 // mayNotLook tells whether err says that a process is another user's.

@@ -7,10 +7,10 @@ import (
 
 func TestParseLock(t *testing.T) {
 	for line, want := range map[string]kernelLock{
-		"1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF\n":            {false, 4242, "fe:00", 9978222},
-		"12: -> FLOCK  ADVISORY  WRITE 4250 00:2a:7 0 EOF":                {true, 4250, "00:2a", 7},
-		"\t1: FLOCK  ADVISORY  READ  1 103:01:18446744073709551615 0 EOF": {false, 1, "103:01", 18446744073709551615},
-		"3: FLOCK  ADVISORY  WRITE 0 fe:00:5 0 EOF":                       {false, 0, "fe:00", 5},
+		"1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF\n":            {pid: 4242, device: "fe:00", ino: 9978222},
+		"12: -> FLOCK  ADVISORY  WRITE 4250 00:2a:7 0 EOF":                {waits: true, pid: 4250, device: "00:2a", ino: 7},
+		"\t1: FLOCK  ADVISORY  READ  1 103:01:18446744073709551615 0 EOF": {shared: true, pid: 1, device: "103:01", ino: 18446744073709551615},
+		"3: FLOCK  ADVISORY  WRITE 0 fe:00:5 0 EOF":                       {device: "fe:00", ino: 5},
 	} {
 		if got, ok := parseLock(line); !ok || got != want {
 			t.Errorf("parseLock(%q) = %+v, %v", line, got, ok)

@@ -57,14 +57,18 @@ func (t target) former(fd string) bool {
 // formerHolders are the processes that hold the lock of a file that was at the
 // target's path before. The kernel's list of locks is short, and tells without
 // a look at every process that there are none: when no other file of the file
-// system is locked, or only by living processes that hold something else.
+// system is locked, or only files that the processes which took the locks have
+// open. A lock whose taker is gone, or has closed the file, is another's by now.
 func (t target) formerHolders() []Holder {
 	for _, l := range t.locks {
 		if l.waits || t.concerns(l) || t.mount.device != "" && l.device != t.mount.device {
 			continue
 		}
-		_, ok, err := holds(strconv.Itoa(l.pid), t.former)
-		if ok || err != nil && !mayNotLook(err) {
+		elsewhere := func(fd string) bool {
+			f, ok := fileAt(fd)
+			return ok && f.ino == l.ino && !t.former(fd)
+		}
+		if _, ok, err := holds(strconv.Itoa(l.pid), elsewhere); !ok && !mayNotLook(err) {
 			return holders(t.former, l.pid, false)
 		}
 	}

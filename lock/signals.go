@@ -93,6 +93,15 @@ func (s *Signals) keep() {
 	s.mu.Unlock()
 }
 
+// letGo undoes keep, for a process that waits again; it ends it if a signal has
+// arrived meanwhile.
+func (s *Signals) letGo() {
+	s.mu.Lock()
+	s.kept = false
+	s.mu.Unlock()
+	s.dieOfArrived(func() {})
+}
+
 // dieOfArrived ends this process if a signal has arrived for a command that is
 // not yet started, after release.
 func (s *Signals) dieOfArrived(release func()) {

@@ -80,7 +80,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 			return l, nil
 		}
 		l.Release()
-		signals.dieOfArrived(func() {})
+		signals.letGo()
 		replaced++
 	}
 	return nil, replacedAgain(at.Lock)

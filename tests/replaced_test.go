@@ -3,7 +3,9 @@ package tests
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -120,6 +122,40 @@ func TestRelativeLinkToARemovedLockFile(t *testing.T) {
 	second := s.dcelock("--", "touch", "ran")
 	second.env = env
 	second.run(t).wants(t, 1, "removed or replaced")
+	if exists(s.a + "/ran") {
+		t.Error("the command ran")
+	}
+}
+
+// The wrapper of a run is dead and not yet waited for: its command still holds
+// the lock file that was removed.
+func TestRemovedUnderAnUnreapedWrapper(t *testing.T) {
+	s := newArchive(t)
+	parent := call{argv: []string{"bash", "-c", `"$@" </dev/null & echo "wrapper $!"; exec cat`, "bash", binary, "--", "bash", "-c", "echo command $$; echo ready; read -r _ <" + s.a + "/go"}, dir: s.a}
+	call{argv: []string{"mkfifo", s.a + "/go"}}.run(t)
+	p := parent.start(t) // its exec'd cat waits for no child
+	p.sees("ready")
+	var pid int
+	p.sees("wrapper")
+	fmt.Sscanf(p.stdout()[strings.Index(p.stdout(), "wrapper"):], "wrapper %d", &pid)
+	var command int
+	fmt.Sscanf(p.stdout()[strings.Index(p.stdout(), "command"):], "command %d", &command)
+	t.Cleanup(func() { syscall.Kill(command, syscall.SIGKILL) })
+	syscall.Kill(pid, syscall.SIGKILL)
+	if !eventually(func() bool { return strings.Contains(slurp(t, fmt.Sprintf("/proc/%d/stat", pid)), ") Z ") }) {
+		t.Fatal("the wrapper is no zombie")
+	}
+	os.Remove(s.lock)
+	s.dcelock("--", "touch", "ran").run(t).wants(t, 1, "removed or replaced", "(running, started ")
+	if exists(s.a + "/ran") {
+		t.Error("the command ran")
+	}
+}
+
+// An ancestor with a shared lock is not the only one who runs.
+func TestSharedLockAboveIsNotNested(t *testing.T) {
+	s := newArchive(t)
+	call{argv: []string{"flock", "-s", s.lock, binary, "--config", s.a + "/config/scrape-targets.json", "--", "touch", s.a + "/ran"}}.run(t).wants(t, 1, "already running")
 	if exists(s.a + "/ran") {
 		t.Error("the command ran")
 	}
