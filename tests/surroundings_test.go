@@ -31,7 +31,7 @@ func TestSurroundings(t *testing.T) {
 		"umask":             `umask 027; "$@" sh -c umask`,
 		"folder":            `cd /usr; "$@" pwd; cd "$HOME"; "$@" readlink /proc/self/cwd`,
 		"group":             `"$@" sh -c 'test $(ps -o pgid= -p $$) = $(ps -o pgid= -p $PPID) && ps -o sid= -p $$'`,
-		"descriptors":       `exec 3</dev/null 4>/dev/zero 9<>/dev/null 5<&-; "$@" bash -c 'for fd in 0 1 2 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$fd | sed "s/[0-9]\+/N/g" || echo none; done'`,
+		"descriptors":       `exec 3</dev/null 4>/dev/zero 9<>/dev/null 5<&-; "$@" bash -c 'for fd in 0 1 2 3 4 5 6 7 8 9; do readlink /proc/$$/fd/$fd || echo none; done' | sed "s/[0-9]\+/N/g"`,
 		"substitution":      `"$@" cat <(echo one) <(echo two); "$@" cat <<<three; exec {fd}<<<four; "$@" cat /dev/fd/$fd; exec 9<<<five; "$@" cat <&9`,
 		"here":              "\"$@\" cat <<EOF\nline one\nline two\nEOF",
 		"broken pipe":       `"$@" yes | head -1; echo ${PIPESTATUS[@]}; "$@" sh -c 'yes; echo $? >&2' | head -1`,
