@@ -21,8 +21,6 @@ import (
 
 const version = "0.1.0"
 
-const description = "Run a command under the lock of its scrape archive, and say who holds the lock when it is taken."
-
 const notes = `
 Examples:
   dcelock --config scrape-targets.json -- ./scripts/run-discord-scrape-host.sh scrape
@@ -77,23 +75,21 @@ func init() { runtime.LockOSThread() }
 func main() {
 	lock.Attend(func(signals *lock.Signals) {
 		var line commandLine
-		parser := kong.Must(&line, kong.Name("dcelock"), kong.Description(description), kong.Help(help))
+		parser := kong.Must(&line, kong.Name("dcelock"), kong.Help(help),
+			kong.Description("Run a command under the lock of its scrape archive, and say who holds the lock when it is taken."))
+		status := 0
 		_, err := parser.Parse(os.Args[1:])
 		if err != nil {
-			os.Exit(line.report(usageError{err}))
+			err = usageError{err}
+		} else {
+			status, err = line.run(signals)
 		}
-		status, err := line.run(signals)
 		if err != nil {
-			status = line.report(err)
+			lock.Log{Out: os.Stderr}.Error(err)
+			status = exitStatus(err, int(line.Conflict))
 		}
 		os.Exit(status)
 	})
-}
-
-// report prints err and gives its exit status.
-func (line *commandLine) report(err error) (status int) {
-	lock.Log{Out: os.Stderr}.Error(err)
-	return exitStatus(err, int(line.Conflict))
 }
 
 // run carries out what the command line asks for. The status is the command's
@@ -167,15 +163,10 @@ func (line *commandLine) status(at lock.Location) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if line.JSON {
-		err = status.PrintJSON(os.Stdout)
-	} else {
-		status.Print(os.Stdout)
-	}
 	if status.State == lock.Held {
-		return 1, err
+		return 1, status.Print(os.Stdout, line.JSON)
 	}
-	return 0, err
+	return 0, status.Print(os.Stdout, line.JSON)
 }
 
 // wait is how long to wait for the lock.
@@ -246,22 +237,13 @@ func exitStatus(err error, conflict int) int {
 		return 64 // EX_USAGE of sysexits.h, and so on below
 	}
 	if failed := new(lock.Error); errors.As(err, &failed) {
-		switch failed.Kind {
-		case lock.BadConfig:
-			return 65
-		case lock.Missing:
-			return 66
-		case lock.System:
-			return 71
-		case lock.CannotOpen:
-			return 73
-		case lock.CannotRun:
-			return 126
-		case lock.NotFound:
-			return 127
-		}
+		return statuses[failed.Kind]
 	}
 	return 70 // EX_SOFTWARE: an error that no rule foresees
+}
+
+var statuses = map[lock.Kind]int{
+	lock.BadConfig: 65, lock.Missing: 66, lock.System: 71, lock.CannotOpen: 73, lock.CannotRun: 126, lock.NotFound: 127,
 }
 
 // help is kong's own help with the usage line that this tool's users need,

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,9 +74,24 @@ func Inspect(at Location) (Status, error) {
 	return s, nil
 }
 
-// Print writes a status as text, one fact a line. The first five lines are read
-// by scripts.
-func (s Status) Print(out io.Writer) {
+// Print writes a status, as text or as one JSON object, all at once. Its error is
+// of kind System.
+func (s Status) Print(out io.Writer, asJSON bool) error {
+	var b bytes.Buffer
+	if asJSON {
+		s.encode(&b)
+	} else {
+		s.describe(&b)
+	}
+	if _, err := out.Write(b.Bytes()); err != nil {
+		return fail(System, "the status cannot be printed: %w", bare(err))
+	}
+	return nil
+}
+
+// describe writes a status as text, one fact a line. The first five lines are
+// read by scripts.
+func (s Status) describe(out io.Writer) {
 	line := func(key, format string, args ...any) {
 		fmt.Fprintf(out, "%s: %s\n", key, meta.Printable(fmt.Sprintf(format, args...)))
 	}
@@ -122,15 +138,15 @@ func (s Status) Print(out io.Writer) {
 	}
 }
 
-// PrintJSON writes a status as one JSON object, with the same facts.
-func (s Status) PrintJSON(out io.Writer) error {
+// encode writes a status as one JSON object, with the same facts.
+func (s Status) encode(out io.Writer) {
 	problem := ""
 	if s.Problem != nil {
 		problem = meta.Printable(s.Problem.Error())
 	}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
-	return encoder.Encode(struct {
+	_ = encoder.Encode(struct { // numbers and texts, which always encode
 		Config   *string   `json:"config"`
 		Lock     string    `json:"lock"`
 		Exists   bool      `json:"lock_file_exists"`

@@ -41,8 +41,7 @@ lock_is_held || fail "flock(1) takes the lock of a running scrape"
 pass "a second run is refused and told who the holder is"
 
 # The holder is killed, and then its command ends: the record is reclaimed.
-kill -KILL "$holder"
-wait "$holder" 2>/dev/null
+{ kill -KILL "$holder" && wait "$holder"; } 2>/dev/null
 lock_is_held || fail "the lock went with the wrapper while its command runs"
 echo >"$work/go"
 eventually lock_is_free || fail "the lock stays held after the command's end"

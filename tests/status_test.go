@@ -196,6 +196,14 @@ func TestStatusErrors(t *testing.T) {
 	}
 }
 
+// What cannot be printed is an error, not a status.
+func TestStatusToAFullDisk(t *testing.T) {
+	s := newArchive(t)
+	for _, flags := range []string{"--status", "--status --json"} {
+		call{argv: []string{"bash", "-c", `"$0" $1 >/dev/full`, binary, flags}, dir: s.a}.run(t).wants(t, 71, "cannot be printed")
+	}
+}
+
 // A loop of --status makes no run fail, and makes no flock call.
 func TestStatusTakesNothing(t *testing.T) {
 	s := newArchive(t)
