@@ -25,14 +25,10 @@ const notes = `
 Examples:
   dcelock --config scrape-targets.json -- ./scripts/run-discord-scrape-host.sh scrape
       Scrape, unless another run, of any checkout, writes to the same archive.
-  dcelock -E 75 -- bash -o pipefail -c './salvage.sh | ./import.sh'
-      Run a pipeline under one lock; exit 75 when the lock is held.
   dcelock --wait 6h -- ./scripts/run-discord-scrape-host.sh scrape
       Wait for another run to end, six hours at most.
   dcelock --status
       Say who holds the lock.
-  dcelock --inner-lock=keep -- ./tests/run-all-smokes.sh
-      Leave the locking on that the smokes test.
 
 Exit status:
   the command's own; death by the signal that killed the command
