@@ -21,7 +21,8 @@ type Holder struct {
 	meta.Record
 	State  meta.State
 	Source Source
-	Taker  int // pid of the process that took the lock, as far as known; 0 where not
+	Taker  int  // pid of the process that took the lock, as far as known; 0 where not
+	Unseen bool // known from the list of locks alone: it may not be looked at
 }
 
 // leftBehind tells whether the process that took the lock has ended, and h holds
@@ -47,11 +48,12 @@ type target struct {
 	file   file
 	exists bool
 	mount  mount // zero when it cannot be told
-	locks  []kernelLock
+
+	held, waiting, other []kernelLock // on the target; held on other files of its file system
 }
 
 func look(path string) target {
-	t := target{path: path, locks: kernelLocks()}
+	t := target{path: path}
 	t.file, t.exists = fileAt(path)
 	where := path
 	if !t.exists {
@@ -63,35 +65,28 @@ func look(path string) target {
 	if real, err := filepath.EvalSymlinks(t.real); err == nil {
 		t.real = real
 	}
+	for _, l := range kernelLocks() {
+		here := t.exists && l.ino == t.file.ino
+		switch {
+		case t.mount.device != "" && l.device != t.mount.device:
+		case here && l.waits:
+			t.waiting = append(t.waiting, l)
+		case here:
+			t.held = append(t.held, l)
+		case !l.waits:
+			t.other = append(t.other, l)
+		}
+	}
 	return t
 }
 
-// concerns tells whether a lock in the kernel's list is on the target.
-func (t target) concerns(l kernelLock) bool {
-	return t.exists && l.ino == t.file.ino && (t.mount.device == "" || l.device == t.mount.device)
-}
-
-// takenBy tells whether pid took the lock on the target, and that lock still
-// exists: one file to read instead of a walk through /proc.
-func (t target) takenBy(pid int) bool {
-	return pid == t.taker()
-}
-
 // taker is the pid of the process that took the lock on the target; 0 when the
-// kernel lists none.
+// kernel lists none, as it does for one of another PID namespace.
 func (t target) taker() int {
-	for _, l := range t.locks {
-		if !l.waits && t.concerns(l) {
-			return l.pid
-		}
+	if len(t.held) == 0 {
+		return 0
 	}
-	return 0
-}
-
-// isHeld tells whether the kernel lists a lock on the target. A lock that a
-// process of another PID namespace took may be missing there.
-func (t target) isHeld() bool {
-	return t.taker() != 0
+	return t.held[0].pid
 }
 
 // complete tells whether the kernel's list shows every lock on the target that
@@ -102,62 +97,60 @@ func (t target) complete() bool {
 }
 
 // holders are the processes that hold the target's lock, as far as this process
-// may see: all of them, or those that are soon found. Of a process that it may
-// not look at it knows from the list of locks, if that process took the lock.
-func (t target) holders(all bool) []Holder {
+// may see: all of them, or those that are soon found.
+func (t target) holders(all bool) (found []Holder) {
 	if !t.exists {
 		return nil
 	}
-	var found []Holder
 	near := 0
-	for _, l := range t.locks {
+	for _, l := range t.held {
 		// This process may be given the lock after it gave up waiting.
-		if l.waits || !t.concerns(l) || l.pid == os.Getpid() {
+		if l.pid == os.Getpid() {
 			continue
 		}
 		near = l.pid
-		if _, ok, err := holds(strconv.Itoa(l.pid), t.file.is); !ok && !mayNotLook(err) {
-			continue
-		}
-		if record, err := meta.Describe(l.pid); err == nil {
-			found = append(found, Holder{record, meta.Running, FromKernel, l.pid})
-		}
-	}
-	if len(found) > 0 && !all {
-		return found
-	}
-	for _, h := range holders(t.file.is, near, all) {
-		if !slices.ContainsFunc(found, func(f Holder) bool { return f.PID == h.PID }) {
-			found = append(found, h)
+		if _, ok, err := holds(strconv.Itoa(l.pid), t.file.is); ok || mayNotLook(err) {
+			found = addProcess(found, l.pid, l.pid)
+			if len(found) > 0 {
+				found[len(found)-1].Unseen = !ok
+			}
 		}
 	}
-	slices.SortFunc(found, func(a, b Holder) int { return a.PID - b.PID })
-	return found
+	if len(found) == 0 || all {
+		found = append(found, search(t.file.is, near, all)...)
+	}
+	byPID := func(a, b Holder) int { return a.PID - b.PID }
+	slices.SortStableFunc(found, byPID)
+	return slices.CompactFunc(found, func(a, b Holder) bool { return a.PID == b.PID })
 }
 
 // waiters are the processes that wait for the target's lock.
 func (t target) waiters() (found []Holder) {
-	for _, l := range t.locks {
-		if !l.waits || !t.concerns(l) {
-			continue
-		}
-		if record, err := meta.Describe(l.pid); err == nil {
-			found = append(found, Holder{record, meta.Running, FromKernel, 0})
-		}
+	for _, l := range t.waiting {
+		found = addProcess(found, l.pid, 0)
 	}
 	return found
+}
+
+// addProcess adds what the kernel tells of a process, if there still is one.
+func addProcess(list []Holder, pid, taker int) []Holder {
+	record, err := meta.Describe(pid)
+	if err != nil {
+		return list
+	}
+	return append(list, Holder{Record: record, State: meta.Running, Source: FromKernel, Taker: taker})
 }
 
 // soon is how long the search goes on for more holders when some are found, and
 // not all are asked for.
 const soon = 5 * time.Millisecond
 
-// holders are the processes that hold a flock(2) lock on a file that matches,
-// in the order of their pids; this process itself is not among them. It looks
-// at every descriptor of every process, or, where not all are asked for, first
-// at those whose pids are near that of the process that took the lock, as its
+// search finds the processes that hold a flock(2) lock on a file that matches, in
+// the order of their pids; this process itself is not among them. It looks at
+// every descriptor of every process, or, where not all are asked for, first at
+// those whose pids are near that of the process that took the lock, as its
 // descendants' mostly are.
-func holders(match func(fd string) bool, near int, all bool) (found []Holder) {
+func search(match func(fd string) bool, near int, all bool) (found []Holder) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil
@@ -177,28 +170,19 @@ func holders(match func(fd string) bool, near int, all bool) (found []Holder) {
 		if !all && len(found) > 0 && time.Since(begin) > soon {
 			break
 		}
-		l, ok, _ := holds(strconv.Itoa(pid), match)
-		if !ok {
-			continue
-		}
-		if record, err := meta.Describe(pid); err == nil {
-			found = append(found, Holder{record, meta.Running, FromKernel, l.pid})
+		if l, ok, _ := holds(strconv.Itoa(pid), match); ok {
+			found = addProcess(found, pid, l.pid)
 		}
 	}
 	slices.SortFunc(found, func(a, b Holder) int { return a.PID - b.PID })
 	return found
 }
 
-// heldAbove tells whether the run that holds a lock is one that this process is
-// part of: whether it or one of its ancestors has the lock in the kernel's view,
-// or, where that cannot be had, by the identity in the record. Never by a
-// variable, which anybody can set and any child inherits.
-func heldAbove(held *HeldError) bool {
-	t := look(held.Lock)
-	match := t.file.is
-	if held.Replaced {
-		match = t.former
-	}
+// heldAbove tells whether the run that holds the lock on a file that matches is
+// one that this process is part of: whether it or one of its ancestors has the
+// lock in the kernel's view, or, where that cannot be had, by the identity in the
+// record. Never by a variable, which anybody can set and any child inherits.
+func (t target) heldAbove(match func(fd string) bool) bool {
 	if l, ok, _ := holds("self", match); ok && !l.shared {
 		return true
 	}
@@ -209,7 +193,7 @@ func heldAbove(held *HeldError) bool {
 			return true
 		}
 	}
-	record, err := meta.Read(meta.Path(held.Lock))
+	record, err := meta.Read(meta.Path(t.path))
 	return err == nil && record.Proven(meta.Self()) && slices.Contains(above, record.PID)
 }
 
@@ -219,7 +203,7 @@ func heldAbove(held *HeldError) bool {
 func (t target) heldBy(all bool) *HeldError {
 	held := &HeldError{Lock: t.path}
 	record, err := meta.Read(meta.Path(t.path))
-	if all || err != nil || record.State(meta.Self()) != meta.Running || !t.takenBy(record.PID) {
+	if all || err != nil || record.State(meta.Self()) != meta.Running || t.taker() != record.PID {
 		held.Holders = t.holders(all)
 	}
 	switch {
@@ -237,7 +221,7 @@ func (t target) heldBy(all bool) *HeldError {
 // may be another process's by now.
 func (e *HeldError) describe(record meta.Record) {
 	self := meta.Self()
-	recorded := Holder{record, record.State(self), FromRecord, record.PID}
+	recorded := Holder{Record: record, State: record.State(self), Source: FromRecord, Taker: record.PID}
 	i := slices.IndexFunc(e.Holders, func(h Holder) bool { return h.PID == record.PID })
 	switch {
 	case i >= 0:

@@ -60,17 +60,21 @@ func (t target) former(fd string) bool {
 // system is locked, or only files that the processes which took the locks have
 // open. A lock whose taker is gone, or has closed the file, is another's by now.
 func (t target) formerHolders() []Holder {
-	for _, l := range t.locks {
-		if l.waits || t.concerns(l) || t.mount.device != "" && l.device != t.mount.device {
-			continue
-		}
+	for _, l := range t.other {
 		elsewhere := func(fd string) bool {
 			f, ok := fileAt(fd)
 			return ok && f.ino == l.ino && !t.former(fd)
 		}
 		if _, ok, err := holds(strconv.Itoa(l.pid), elsewhere); !ok && !mayNotLook(err) {
-			return holders(t.former, l.pid, false)
+			return search(t.former, l.pid, false)
 		}
 	}
 	return nil
+}
+
+// aboveReplaced tells whether the run that holds an earlier lock file at path is
+// one that this process is part of.
+func aboveReplaced(path string) bool {
+	t := look(path)
+	return t.heldAbove(t.former)
 }

@@ -57,10 +57,10 @@ func Inspect(at Location) (Status, error) {
 	}
 
 	held := t.supplanted()
-	if t.isHeld() || !t.complete() && len(t.holders(false)) > 0 {
+	if t.taker() != 0 || !t.complete() && len(t.holders(false)) > 0 {
 		held = t.heldBy(true)
 	}
-	recorded := []Holder{{record, state, FromRecord, record.PID}}
+	recorded := []Holder{{Record: record, State: state, Source: FromRecord, Taker: record.PID}}
 	switch {
 	case held != nil:
 		s.State, s.Holders, s.Replaced = Held, held.Holders, held.Replaced

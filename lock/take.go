@@ -53,7 +53,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 		}
 		held := isHeldError(err)
 		switch {
-		case errors.Is(err, errNested), held != nil && held.Replaced && heldAbove(held):
+		case errors.Is(err, errNested), held != nil && held.Replaced && aboveReplaced(at.Lock):
 			l.log.Detail("an outer run holds the lock; running under it")
 			signals.keep()
 			l.nested = true
@@ -88,35 +88,6 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 
 // errNested says that the lock is held by a run that this process is part of.
 var errNested = errors.New("an outer run holds the lock")
-
-// contend gets a lock that was just found to be held, if it is free in time.
-func (w *waiter) contend() (fd int, err error) {
-	// Before anything is waited for: from then on this process may be given
-	// the lock at any moment, and would find itself.
-	if heldAbove(&HeldError{Lock: w.path}) {
-		return 0, errNested
-	}
-	record, err := meta.Read(meta.Path(w.path))
-	t := look(w.path)
-	for settled := err == nil && t.takenBy(record.PID); !settled && time.Since(w.begin) < momentary; {
-		before := t.taker()
-		if fd, err = w.lock(time.Since(w.begin) + grace); !errors.Is(err, errHeld) {
-			return fd, err
-		}
-		t = look(w.path)
-		settled = before != 0 && t.taker() == before
-	}
-	fd, err = w.refuse()
-	held := isHeldError(err)
-	if held == nil || w.left(w.limit) <= 0 {
-		return fd, err
-	}
-	w.announce(held)
-	if fd, err = w.lock(w.limit); errors.Is(err, errHeld) {
-		return w.refuse()
-	}
-	return fd, err
-}
 
 // mostReplacements is how often the lock file may be replaced while a run tries
 // to lock it, before that is an error.
@@ -190,7 +161,7 @@ func (l *Lock) Release() {
 	unix.Close(l.fd)
 	l.log.Detail("released the lock")
 	if slices.ContainsFunc(kernelLocks(), func(k kernelLock) bool { return k.pid == os.Getpid() && k.ino == f.ino }) {
-		if left := holders(f.is, os.Getpid(), false); len(left) > 0 {
+		if left := search(f.is, os.Getpid(), false); len(left) > 0 {
 			l.log.Warn("the command left processes running that go on holding the lock (--close prevents that): %s", list(left))
 		}
 	}

@@ -65,6 +65,21 @@ func newWaiter(path string, limit time.Duration, log Log) *waiter {
 // left is how long may still be waited, of a limit.
 func (w *waiter) left(limit time.Duration) time.Duration { return limit - time.Since(w.begin) }
 
+// queue asks the kernel for the lock, unless that is done already.
+func (w *waiter) queue() error {
+	if w.fd >= 0 {
+		return nil
+	}
+	fd, err := open(w.path)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	w.fd, w.done = fd, done
+	go func() { done <- flock(fd, w.path, 0) }()
+	return nil
+}
+
 // lock takes the lock, after the time that is left of limit at the most, and
 // returns its descriptor; errHeld when that time has passed. The kernel is
 // asked once and wakes this process when the lock is free: flock(2) queues.
@@ -74,13 +89,8 @@ func (w *waiter) lock(limit time.Duration) (int, error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		if w.fd < 0 {
-			fd, err := open(w.path)
-			if err != nil {
-				return 0, err
-			}
-			w.fd, w.done = fd, make(chan error, 1)
-			go func(done chan<- error) { done <- flock(fd, w.path, 0) }(w.done)
+		if err := w.queue(); err != nil {
+			return 0, err
 		}
 		select {
 		case err := <-w.done:
@@ -108,10 +118,43 @@ func (w *waiter) granted(err error) (fd int, ok bool, _ error) {
 	return 0, false, err
 }
 
-// refuse explains why the lock is not to be had, unless it is by now: a run
-// that has given up may be given it while it looks for who has it.
-func (w *waiter) refuse() (fd int, err error) {
-	held := look(w.path).heldBy(false)
+// contend gets a lock that was just found to be held, if it is free in time.
+func (w *waiter) contend() (fd int, err error) {
+	// Before anything is waited for: from then on this process may be given
+	// the lock at any moment, and would find itself.
+	t := look(w.path)
+	if t.heldAbove(t.file.is) {
+		return 0, errNested
+	}
+	var held *HeldError
+	record, err := meta.Read(meta.Path(w.path))
+	for settled := err == nil && record.PID == t.taker(); !settled && time.Since(w.begin) < momentary; {
+		if err := w.queue(); err != nil {
+			return 0, err
+		}
+		before, until := t.taker(), time.Since(w.begin)+grace
+		held = t.heldBy(false) // this search takes a part of the while
+		if fd, err = w.lock(until); !errors.Is(err, errHeld) {
+			return fd, err
+		}
+		t = look(w.path)
+		settled = before != 0 && t.taker() == before
+	}
+	if held == nil {
+		held = t.heldBy(false)
+	}
+	if fd, err = w.refuse(held); errors.Is(err, held) && w.left(w.limit) > 0 {
+		w.announce(held)
+		if fd, err = w.lock(w.limit); errors.Is(err, errHeld) {
+			return w.refuse(look(w.path).heldBy(false))
+		}
+	}
+	return fd, err
+}
+
+// refuse returns held, unless the lock is to be had by now: a run that has given
+// up may be given it while it looks for who has it.
+func (w *waiter) refuse(held *HeldError) (fd int, err error) {
 	select {
 	case err := <-w.done: // nil, and never ready, before the first attempt
 		if fd, ok, err := w.granted(err); ok || err != nil {
@@ -178,7 +221,7 @@ func (w *waiter) tell() {
 	if err == nil && record.PID != w.told && record.State(meta.Self()) == meta.Running {
 		w.clear()
 		w.told = record.PID
-		w.log.Note("Holder %s", Holder{record, meta.Running, FromRecord, 0}.sentence())
+		w.log.Note("Holder %s", Holder{Record: record, State: meta.Running}.sentence())
 	}
 	if w.log.Terminal {
 		fmt.Fprintf(w.log.Out, "\r\x1b[Kdcelock: waiting for %s", duration(time.Since(w.begin)))
