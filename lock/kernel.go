@@ -76,10 +76,17 @@ func parseLock(line string) (l kernelLock, ok bool) {
 // that wait for them. A process that shares a lock by inheritance is not
 // listed; and inside a PID namespace, locks taken outside of it are not.
 func kernelLocks() (locks []kernelLock) {
-	list, _ := os.ReadFile("/proc/locks")
-	for line := range strings.Lines(string(list)) {
-		if l, ok := parseLock(line); ok {
-			locks = append(locks, l)
+	// The kernel gives a page at a time, and what comes and goes between two
+	// of them moves the rest: then a lock that is held may be missing once.
+	for range 3 {
+		list, _ := os.ReadFile("/proc/locks")
+		for line := range strings.Lines(string(list)) {
+			if l, ok := parseLock(line); ok && !slices.Contains(locks, l) {
+				locks = append(locks, l)
+			}
+		}
+		if len(list) < os.Getpagesize() {
+			break
 		}
 	}
 	return locks
@@ -109,8 +116,9 @@ func holds(pid string, match func(fd string) bool) (l kernelLock, ok bool, err e
 	return l, false, nil
 }
 
-// flockOf is the flock(2) lock that a file of /proc/PID/fdinfo shows. It is read for every descriptor of every process:
-// hence without a file of Go's, and only as far as needed.
+// flockOf is the flock(2) lock that a file of /proc/PID/fdinfo shows. It is read
+// for every descriptor of every process: hence without a file of Go's, and only
+// as far as needed.
 func flockOf(fdinfo string) (l kernelLock, ok bool) {
 	fd, err := unix.Open(fdinfo, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -75,15 +75,15 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 		say("the holder left no record")
 	}
 	var stop []string
-	for i, h := range e.Holders {
-		if h.State == meta.Running {
+	unseen := false
+	for _, h := range e.Holders[:min(len(e.Holders), mostHolders)] {
+		if h.State == meta.Running && !h.Unseen {
 			stop = append(stop, fmt.Sprint(h.PID))
 		}
-		if i < mostHolders {
-			say("Holder %s", h.sentence())
-			if about := h.about(now); about != "" {
-				say("%s", about)
-			}
+		unseen = unseen || h.Unseen
+		say("Holder %s", h.sentence())
+		if about := h.about(now); about != "" {
+			say("%s", about)
 		}
 	}
 	if more := len(e.Holders) - mostHolders; more > 0 {
@@ -98,6 +98,8 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 	switch {
 	case len(stop) > 0:
 		say("to wait for it: dcelock --wait 1h ...; to stop it: kill %s", strings.Join(stop, " "))
+	case unseen:
+		say("it is another user's and may not be looked at; to see whether it holds the lock still: sudo %s; to wait for it: dcelock --wait 1h ...", see)
 	case recorded && e.Holders[0].State == meta.CannotTell:
 		say("it runs elsewhere (another host or container): look for it there; to wait for it: dcelock --wait 1h ...")
 	default:
@@ -129,6 +131,9 @@ func (h Holder) about(now time.Time) string {
 		if part.value != "" {
 			known = append(known, part.label+part.value)
 		}
+	}
+	if h.Unseen {
+		known = append(known, "took the lock and may not be looked at")
 	}
 	if h.leftBehind() {
 		known = append(known, fmt.Sprintf("left behind by pid %d, which has ended", h.Taker))

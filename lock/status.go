@@ -174,6 +174,7 @@ type process struct {
 	Folder  *string    `json:"cwd"`
 	Source  Source     `json:"source"`
 	Left    *int       `json:"left_behind_by_pid"`
+	Unseen  bool       `json:"unseen"`
 }
 
 // known is a text in JSON, null when it is empty.
@@ -187,7 +188,7 @@ func known(s string) *string {
 func processes(holders []Holder) []process {
 	list := make([]process, 0, len(holders)) // never null
 	for _, h := range holders {
-		p := process{PID: h.PID, State: h.State, Command: h.Command, User: known(h.User), Host: known(h.Host), Folder: known(h.Folder), Source: h.Source}
+		p := process{PID: h.PID, State: h.State, Command: h.Command, User: known(h.User), Host: known(h.Host), Folder: known(h.Folder), Source: h.Source, Unseen: h.Unseen}
 		if !h.Started.IsZero() {
 			age := int64(time.Since(h.Started) / time.Second)
 			p.Started, p.Age = known(timestamp(h.Started)), &age

@@ -32,7 +32,7 @@ func Describe(pid int) (Record, error) {
 		r.User = UserName(int(info.Uid))
 	}
 	if cwd, err := os.Readlink(folder + "/cwd"); err == nil {
-		r.Folder = Printable(cwd)
+		r.Folder = shown(cwd)
 	}
 	return r, nil
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A Record says who holds a lock. Every text in a Record that came from Read
-// is printable, one line, and without secrets, whoever wrote the file.
+// A Record says who holds a lock. Every text in a Record that came from Read is
+// fit to be shown, whoever wrote the file; but BootID and LockID are only compared.
 type Record struct {
 	Process
 	Started time.Time // when the lock was taken, UTC, whole seconds; zero when unknown
@@ -76,34 +76,34 @@ func parse(data []byte) (Record, error) {
 			values[key] = value
 		}
 	}
-	text := func(key string) string { return Printable(strings.TrimSpace(values[key])) }
+	raw := func(key string) string { return strings.TrimSpace(values[key]) }
 	number := func(key string) uint64 {
-		n, _ := strconv.ParseUint(text(key), 10, 64)
+		n, _ := strconv.ParseUint(raw(key), 10, 64)
 		return n
 	}
 
 	// kill(2) takes 0 and negative numbers for process groups, and a pid
 	// is a 32-bit number: nothing else may go further than this line.
-	pid, err := strconv.ParseInt(text("pid"), 10, 32)
+	pid, err := strconv.ParseInt(raw("pid"), 10, 32)
 	if err != nil || pid < 1 {
 		return Record{}, errNoPID
 	}
-	started, err := time.Parse(time.RFC3339, text("started"))
+	started, err := time.Parse(time.RFC3339, raw("started"))
 	if err != nil {
 		started = time.Time{}
 	}
 	return Record{
 		Process: Process{
 			PID:          int(pid),
-			Host:         text("host"),
-			BootID:       text("boot_id"),
+			Host:         shown(raw("host")),
+			BootID:       raw("boot_id"),
 			StartTicks:   number("start_ticks"),
 			PIDNamespace: number("pid_ns"),
 		},
 		Started: started.UTC(),
-		Command: cut(orUnknown(Printable(Redact(strings.TrimSpace(values["cmd"]))))),
-		User:    text("user"),
-		Folder:  text("cwd"),
-		LockID:  text("lock_id"),
+		Command: orUnknown(shown(raw("cmd"))),
+		User:    shown(raw("user")),
+		Folder:  shown(raw("cwd")),
+		LockID:  raw("lock_id"),
 	}, nil
 }

@@ -92,6 +92,9 @@ func cut(text string) string {
 	return text[:end] + mark
 }
 
+// shown is a text that somebody else chose, without secrets, printable, and cut.
+func shown(text string) string { return cut(Printable(Redact(text))) }
+
 func isPrintable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }

@@ -43,6 +43,7 @@ type jsonProcess struct {
 	Cwd     *string
 	Source  string
 	Left    *int `json:"left_behind_by_pid"`
+	Unseen  bool
 }
 
 type jsonStatus struct {
@@ -245,7 +246,13 @@ func TestOtherUsersHolder(t *testing.T) {
 	os.Chmod(s.lock, 0o666)
 	c := s.dcelock("--", "true")
 	c.attr = asUser(t)
-	c.run(t).wants(t, 1, "left no record", fmt.Sprintf("Holder pid %d (running, started ", holder.cmd.Process.Pid), "flock "+s.lock, "by root")
+	c.run(t).wants(t, 1, "left no record", fmt.Sprintf("Holder pid %d (running, started ", holder.cmd.Process.Pid), "flock "+s.lock, "by root, took the lock and may not be looked at",
+		"to see whether it holds the lock still: sudo fuser -v "+s.lock)
+	status := s.dcelock("--status", "--json")
+	status.attr = c.attr
+	if r := status.run(t); r.status != 1 || !strings.Contains(r.stdout, `"unseen":true`) {
+		t.Errorf("%+v", r)
+	}
 	// With the process that took the lock gone, nobody can be named.
 	holder.cmd.Process.Kill()
 	<-holder.done
