@@ -50,6 +50,7 @@ type target struct {
 	mount  mount // zero when it cannot be told
 
 	held, waiting, other []kernelLock // on the target; held on other files of its file system
+	whole                bool         // whether the kernel's list of locks, which these are from, is
 }
 
 func look(path string) target {
@@ -65,7 +66,9 @@ func look(path string) target {
 	if real, err := filepath.EvalSymlinks(t.real); err == nil {
 		t.real = real
 	}
-	for _, l := range kernelLocks() {
+	locks, whole := kernelLocks()
+	t.whole = whole
+	for _, l := range locks {
 		here := t.exists && l.ino == t.file.ino
 		switch {
 		case t.mount.device != "" && l.device != t.mount.device:
@@ -93,7 +96,7 @@ func (t target) taker() int {
 // there is: all of this host's are shown in its first PID namespace alone.
 func (t target) complete() bool {
 	const first = 0xEFFFFFFC // PROC_PID_INIT_INO of the kernel's proc_ns.h
-	return meta.Self().PIDNamespace == first && !t.mount.isShared()
+	return t.whole && meta.Self().PIDNamespace == first && !t.mount.isShared()
 }
 
 // holders are the processes that hold the target's lock, as far as this process

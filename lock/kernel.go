@@ -74,22 +74,32 @@ func parseLock(line string) (l kernelLock, ok bool) {
 
 // kernelLocks are the flock(2) locks that the kernel lists, and the processes
 // that wait for them. A process that shares a lock by inheritance is not
-// listed; and inside a PID namespace, locks taken outside of it are not.
-func kernelLocks() (locks []kernelLock) {
-	// The kernel gives a page at a time, and what comes and goes between two
-	// of them moves the rest: then a lock that is held may be missing once.
-	for range 3 {
-		list, _ := os.ReadFile("/proc/locks")
-		for line := range strings.Lines(string(list)) {
-			if l, ok := parseLock(line); ok && !slices.Contains(locks, l) {
-				locks = append(locks, l)
-			}
-		}
-		if len(list) < os.Getpagesize() {
+// listed; and inside a PID namespace, locks taken outside of it are not. The
+// kernel gives a page at a time, or less to a reader who asks for less, and what
+// comes and goes in between moves the rest: only a list of one page is whole.
+func kernelLocks() (locks []kernelLock, whole bool) {
+	f, err := os.Open("/proc/locks")
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	page := os.Getpagesize()
+	var list []byte
+	for {
+		list = slices.Grow(list, page)
+		n, err := f.Read(list[len(list):cap(list)])
+		list = list[:len(list)+n]
+		if err != nil {
 			break
 		}
 	}
-	return locks
+	for line := range strings.Lines(string(list)) {
+		if l, ok := parseLock(line); ok {
+			locks = append(locks, l)
+		}
+	}
+	const longestLine = 100 // bytes; the kernel leaves a page that it may not fit
+	return locks, len(list) < page-longestLine
 }
 
 // holds tells whether process pid ("self" or a number) has a descriptor with a

@@ -61,7 +61,7 @@ func (l Log) Error(err error) {
 }
 
 // mostHolders is how many holders a refusal describes.
-const mostHolders = 5
+const mostHolders = 3
 
 // details are the lines that follow the first line of a refusal.
 func (e *HeldError) details(now time.Time) (lines []string) {

@@ -60,6 +60,9 @@ func (t target) former(fd string) bool {
 // system is locked, or only files that the processes which took the locks have
 // open. A lock whose taker is gone, or has closed the file, is another's by now.
 func (t target) formerHolders() []Holder {
+	if !t.whole {
+		return search(t.former, 0, false)
+	}
 	for _, l := range t.other {
 		elsewhere := func(fd string) bool {
 			f, ok := fileAt(fd)

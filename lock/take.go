@@ -160,7 +160,8 @@ func (l *Lock) Release() {
 	f := fileOf(l.fd)
 	unix.Close(l.fd)
 	l.log.Detail("released the lock")
-	if slices.ContainsFunc(kernelLocks(), func(k kernelLock) bool { return k.pid == os.Getpid() && k.ino == f.ino }) {
+	locks, whole := kernelLocks()
+	if !whole || slices.ContainsFunc(locks, func(k kernelLock) bool { return k.pid == os.Getpid() && k.ino == f.ino }) {
 		if left := search(f.is, os.Getpid(), false); len(left) > 0 {
 			l.log.Warn("the command left processes running that go on holding the lock (--close prevents that): %s", list(left))
 		}

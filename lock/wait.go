@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -37,12 +38,15 @@ func ParseWait(text string) (time.Duration, error) {
 
 // What holds a lock without a record may be a script that locks and unlocks
 // only to see whether it can. So such a lock is waited for, for a short while,
-// by any run; if the process that took it is the same afterwards, it is a real
-// holder, and if not, the while is repeated.
+// by any run. If the process that took it is the same afterwards, and those that
+// hold it are settled, they are real holders; if not, the while is repeated: a
+// momentary holder that waits for a processor is none.
 const (
 	grace     = 15 * time.Millisecond
 	momentary = 500 * time.Millisecond // all of it together
 )
+
+func (h Holder) maybeMomentary() bool { return h.Source == FromKernel && !meta.Settled(h.PID) }
 
 // A waiter waits for a lock until a time limit.
 type waiter struct {
@@ -138,7 +142,7 @@ func (w *waiter) contend() (fd int, err error) {
 			return fd, err
 		}
 		t = look(w.path)
-		settled = before != 0 && t.taker() == before
+		settled = before != 0 && t.taker() == before && !slices.ContainsFunc(held.Holders, Holder.maybeMomentary)
 	}
 	if held == nil {
 		held = t.heldBy(false)

@@ -25,7 +25,7 @@ func Describe(pid int) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	r := Record{Process: Process{PID: pid, StartTicks: s.start}, Started: sinceBoot(s.start)}
+	r := Record{Process: Process{PID: pid, StartTicks: s.start}, Started: time.Now().Add(-age(s.start)).UTC().Truncate(time.Second)}
 	r.Command = orUnknown(commandLine(folder))
 	var info unix.Stat_t
 	if unix.Stat(folder, &info) == nil {
@@ -58,12 +58,9 @@ func commandLine(folder string) string {
 	return Printable(strings.TrimSpace(string(name)))
 }
 
-// sinceBoot is the time so many clock ticks after boot, in whole seconds.
-func sinceBoot(ticks uint64) time.Time {
+// age is how long ago it was so many clock ticks after boot.
+func age(ticks uint64) time.Duration {
 	var now unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
-		return time.Time{}
-	}
-	age := time.Duration(now.Nano()) - time.Duration(ticks)*(time.Second/ticksPerSecond)
-	return time.Now().Add(-age).UTC().Truncate(time.Second)
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // a clock that every kernel in use has
+	return time.Duration(now.Nano()) - time.Duration(ticks)*(time.Second/ticksPerSecond)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -130,6 +131,13 @@ func parseStat(line string) (stat, error) {
 	s.parent, err1 = strconv.Atoi(fields[parent])
 	s.start, err2 = strconv.ParseUint(fields[start], 10, 64)
 	return s, errors.Join(err1, err2)
+}
+
+// Settled tells whether a process has been there for a tenth of a second and now
+// waits for something else than a processor or a disk.
+func Settled(pid int) bool {
+	s, err := readStat(strconv.Itoa(pid))
+	return err == nil && s.state != 'R' && s.state != 'D' && age(s.start) > time.Second/10
 }
 
 // Ancestors are the pids of this process's parent, its parent's parent and so

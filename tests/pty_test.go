@@ -19,7 +19,8 @@ type terminal struct {
 	t      *testing.T
 	master *os.File
 	cmd    *exec.Cmd
-	done   chan struct{}
+	done   chan struct{} // closed when the leader has ended
+	read   chan struct{} // closed when all that was printed is in screen
 
 	mu     sync.Mutex
 	screen bytes.Buffer // all that was printed
@@ -43,7 +44,7 @@ func (c call) onTerminal(t *testing.T) *terminal {
 		t.Fatal(err)
 	}
 	defer slave.Close()
-	term := &terminal{t: t, master: master, cmd: exec.Command(c.argv[0], c.argv[1:]...), done: make(chan struct{})}
+	term := &terminal{t: t, master: master, cmd: exec.Command(c.argv[0], c.argv[1:]...), done: make(chan struct{}), read: make(chan struct{})}
 	term.cmd.Dir, term.cmd.Env = c.dir, append(os.Environ(), c.env...)
 	term.cmd.Stdin, term.cmd.Stdout, term.cmd.Stderr = slave, slave, slave
 	term.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -51,6 +52,7 @@ func (c call) onTerminal(t *testing.T) *terminal {
 		t.Fatal(err)
 	}
 	go func() {
+		defer close(term.read)
 		buffer := make([]byte, 4096)
 		for {
 			n, err := master.Read(buffer)
@@ -97,10 +99,12 @@ func (term *terminal) types(text string) {
 
 func (term *terminal) wait() syscall.WaitStatus {
 	term.t.Helper()
-	select {
-	case <-term.done:
-	case <-time.After(patience):
-		term.t.Fatalf("the session does not end; it shows:\n%s", term.text())
+	for _, ended := range []chan struct{}{term.done, term.read} {
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			term.t.Fatalf("the session does not end; it shows:\n%s", term.text())
+		}
 	}
 	return term.cmd.ProcessState.Sys().(syscall.WaitStatus)
 }

@@ -292,3 +292,55 @@ func TestOtherPIDNamespace(t *testing.T) {
 	r = seen.run(t)
 	r.wants(t, 1, fmt.Sprintf("Holder pid %d (cannot tell, started ", outer.cmd.Process.Pid))
 }
+
+func init() {
+	// churn takes and releases many locks of its own until its input ends.
+	helpers["churn"] = func(args []string) int {
+		var files []*os.File
+		for i := range 200 {
+			f, err := os.Create(fmt.Sprintf("%s/%d", args[0], i))
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+			files = append(files, f)
+		}
+		ended := make(chan struct{})
+		go func() {
+			os.Stdin.Read(make([]byte, 1))
+			close(ended)
+		}()
+		fmt.Println("ready")
+		for {
+			for _, how := range []int{syscall.LOCK_EX, syscall.LOCK_UN} {
+				for _, f := range files {
+					syscall.Flock(int(f.Fd()), how)
+				}
+			}
+			select {
+			case <-ended:
+				return 0
+			default:
+			}
+		}
+	}
+}
+
+// The kernel's list of locks is no snapshot when it is long: a lock that is held
+// may be missing from it, and is found all the same.
+func TestManyLocksComeAndGo(t *testing.T) {
+	s := newArchive(t)
+	churn := call{argv: []string{os.Args[0], t.TempDir()}, env: []string{"DCELOCK_TEST_HELPER=churn"}}.start(t)
+	churn.sees("ready")
+	holder := call{argv: []string{"flock", s.lock, "bash", "-c", "echo ready; read -r _"}}.start(t)
+	holder.sees("ready")
+	for range 40 {
+		if r := s.dcelock("--status").run(t); r.status != 1 || !strings.Contains(r.stdout, fmt.Sprintf("holder: pid %d (running", holder.cmd.Process.Pid)) {
+			t.Errorf("%+v", r)
+		}
+	}
+	os.Remove(s.lock)
+	for range 20 {
+		s.dcelock("--", "true").run(t).wants(t, 1, "removed or replaced")
+	}
+}
