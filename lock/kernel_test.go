@@ -67,7 +67,7 @@ func FuzzKernelTexts(f *testing.F) {
 }
 
 func TestDuration(t *testing.T) {
-	for d, want := range map[int64]string{0: "0s", 59: "59s", 60: "1m0s", 3599: "59m59s", 3600: "1h0m", 7980: "2h13m", 172799: "47h59m", 172800: "2d0h", 1000000: "11d13h"} {
+	for d, want := range map[int64]string{0: "0s", 59: "59s", 60: "1m", 61: "1m1s", 3599: "59m59s", 3600: "1h", 7980: "2h13m", 172799: "47h59m", 172800: "2d", 1000000: "11d13h"} {
 		if got := duration(time.Duration(d) * time.Second); got != want {
 			t.Errorf("%d seconds are %s, want %s", d, got, want)
 		}

@@ -60,6 +60,17 @@ func (l Log) Error(err error) {
 	}
 }
 
+// holder notes what is known of a holder, if there is one.
+func (l Log) holder(h *Holder) {
+	if h == nil {
+		return
+	}
+	l.Note("Holder %s", h.sentence())
+	if about := h.about(time.Now()); about != "" {
+		l.Note("%s", about)
+	}
+}
+
 // mostHolders is how many holders a refusal describes.
 const mostHolders = 3
 
@@ -93,7 +104,7 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 		say("the lock file was removed or replaced while that run holds it")
 	}
 	if e.Waited > 0 {
-		say("gave up after waiting for %s", duration(e.Waited))
+		say("gave up after waiting for %s", exactly(e.Waited))
 	}
 	switch {
 	case len(stop) > 0:
@@ -164,13 +175,27 @@ func timestamp(t time.Time) string {
 // duration is d as people say it: its two largest units.
 func duration(d time.Duration) string {
 	s := int(d / time.Second)
+	two := func(n int, unit string, rest int, unitOfRest string) string {
+		if rest == 0 {
+			return fmt.Sprintf("%d%s", n, unit)
+		}
+		return fmt.Sprintf("%d%s%d%s", n, unit, rest, unitOfRest)
+	}
 	switch {
 	case s < 60:
 		return fmt.Sprintf("%ds", s)
 	case s < 60*60:
-		return fmt.Sprintf("%dm%ds", s/60, s%60)
+		return two(s/60, "m", s%60, "s")
 	case s < 48*60*60:
-		return fmt.Sprintf("%dh%dm", s/3600, s/60%60)
+		return two(s/3600, "h", s/60%60, "m")
 	}
-	return fmt.Sprintf("%dd%dh", s/86400, s/3600%24)
+	return two(s/86400, "d", s/3600%24, "h")
+}
+
+// exactly is duration for times that matter below a second too.
+func exactly(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(10 * time.Millisecond).String()
+	}
+	return duration(d)
 }

@@ -29,7 +29,7 @@ var withoutLocks = []string{"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsf
 // isShared tells whether processes of other hosts may hold locks there, which
 // the kernel's list does not show.
 func (m mount) isShared() bool {
-	return slices.Contains(overNetwork, m.kind) || strings.HasPrefix(m.kind, "fuse.")
+	return slices.Contains(overNetwork, m.kind) || m.kind == "fuse" || strings.HasPrefix(m.kind, "fuse.")
 }
 
 // hostLocal says why flock(2) on this file system excludes processes of this

@@ -130,7 +130,7 @@ func (s Status) describe(out io.Writer) {
 	for _, w := range s.Waiters {
 		line("waiter", "%s", w.sentence())
 	}
-	if s.mount.isShared() {
+	if s.mount.kind != "" {
 		line("file system", "%s (%s)", s.mount.source, s.mount.kind)
 	}
 	if local := s.mount.hostLocal(); local != "" {

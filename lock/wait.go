@@ -58,7 +58,8 @@ type waiter struct {
 	fd   int        // the file being locked, -1 when none is
 	done chan error // how that ended
 
-	told    int  // pid of the holder that was last spoken of
+	told    int  // pid of the taker that was last spoken of, -1 for none, 0 before the first message
+	seen    int  // pid of the taker that tell saw last
 	counter bool // whether the line that counts is on the terminal
 }
 
@@ -202,16 +203,13 @@ func (w *waiter) announce(held *HeldError) {
 	}
 	limit := ""
 	if w.limit != Forever {
-		limit = ", at most " + w.limit.String()
+		limit = ", at most " + exactly(w.limit)
 	}
 	w.log.Note("%v; waiting until it ends%s", held, limit)
 	w.told = -1
 	if h := held.running(); h != nil {
-		w.told = h.PID
-		w.log.Note("Holder %s", h.sentence())
-		if about := h.about(time.Now()); about != "" {
-			w.log.Note("%s", about)
-		}
+		w.told = h.Taker
+		w.log.holder(h)
 	}
 }
 
@@ -221,12 +219,15 @@ func (w *waiter) tell() {
 	if w.told == 0 || w.log.Quiet {
 		return
 	}
-	record, err := meta.Read(meta.Path(w.path))
-	if err == nil && record.PID != w.told && record.State(meta.Self()) == meta.Running {
+	t := look(w.path)
+	taker := t.taker()
+	// Told of when it is seen twice: a momentary holder is not worth a line.
+	if taker != 0 && taker != w.told && taker == w.seen {
 		w.clear()
-		w.told = record.PID
-		w.log.Note("Holder %s", Holder{Record: record, State: meta.Running}.sentence())
+		w.told = taker
+		w.log.holder(t.heldBy(false).running())
 	}
+	w.seen = taker
 	if w.log.Terminal {
 		fmt.Fprintf(w.log.Out, "\r\x1b[Kdcelock: waiting for %s", duration(time.Since(w.begin)))
 		w.counter = true
@@ -245,7 +246,7 @@ func (w *waiter) clear() {
 func (w *waiter) took() {
 	w.clear()
 	if waited := time.Since(w.begin); w.told != 0 {
-		w.log.Note("took the lock after waiting for %s", duration(waited))
+		w.log.Note("took the lock after waiting for %s", exactly(waited))
 	} else {
 		w.log.Detail("took the lock in %v", waited.Round(time.Microsecond))
 	}
