@@ -81,7 +81,7 @@ func main() {
 			status, err = line.run(signals)
 		}
 		if err != nil {
-			lock.Log{Out: os.Stderr}.Error(err)
+			lock.Log{Out: lock.Stderr}.Error(err)
 			status = exitStatus(err, int(line.Conflict))
 		}
 		os.Exit(status)
@@ -109,7 +109,7 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 	case len(words) == 0 && !line.Status:
 		return 0, usageError{errors.New("no command given")}
 	}
-	log := lock.Log{Out: os.Stderr, Terminal: lock.IsTerminal(os.Stderr), Quiet: line.Quiet, Verbose: line.Verbose}
+	log := lock.Log{Out: lock.Stderr, Terminal: lock.IsTerminal(2), Quiet: line.Quiet, Verbose: line.Verbose}
 
 	// Set by an outer dcelock, the variable speaks to the runner inside it.
 	if !line.Status && os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -78,21 +79,23 @@ func cannotRun(name string, err error) error {
 // start starts the command with the given environment. Descriptors without
 // close-on-exec are the command's too, by their numbers. Its errors are of
 // kind CannotRun, NotFound and System.
-func (c Command) start(environment []string) (*os.Process, error) {
-	attr := &os.ProcAttr{Env: environment, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}}
-	process, err := os.StartProcess(c.path, c.Words, attr)
+func (c Command) start(environment []string) (pid int, err error) {
+	// Not os.StartProcess, which looks first, with a process of its own,
+	// whether the kernel has pidfds.
+	attr := &syscall.ProcAttr{Env: environment, Files: []uintptr{0, 1, 2}}
+	pid, err = syscall.ForkExec(c.path, c.Words, attr)
 	if errors.Is(err, unix.ENOEXEC) {
 		// A script without #!, which execvp(3) gives to the shell.
 		words := append([]string{"/bin/sh", c.path}, c.Words[1:]...)
-		process, err = os.StartProcess(words[0], words, attr)
+		pid, err = syscall.ForkExec(words[0], words, attr)
 	}
 	switch {
 	case err == nil:
-		return process, nil
+		return pid, nil
 	case slices.ContainsFunc(noResources, func(none error) bool { return errors.Is(err, none) }):
-		return nil, fail(System, "no process for command %s: %w", c.Words[0], bare(err))
+		return 0, fail(System, "no process for command %s: %w", c.Words[0], err)
 	case errors.Is(err, unix.ENOENT) && executable(c.path) == nil:
-		return nil, fail(NotFound, "the interpreter of command %s, which its first line names, was not found", c.Words[0])
+		return 0, fail(NotFound, "the interpreter of command %s, which its first line names, was not found", c.Words[0])
 	}
-	return nil, cannotRun(c.Words[0], bare(err))
+	return 0, cannotRun(c.Words[0], err)
 }

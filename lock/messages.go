@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -25,9 +24,17 @@ type Log struct {
 	Verbose  bool // details as well
 }
 
-// IsTerminal tells whether f is a terminal.
-func IsTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+// Stderr is standard error. Not os.Stderr, which ends the process when a pipe
+// there is broken: the command's end, and its status, are worth more.
+var Stderr io.Writer = descriptor(2)
+
+type descriptor int
+
+func (d descriptor) Write(text []byte) (int, error) { return unix.Write(int(d), text) }
+
+// IsTerminal tells whether an open descriptor is a terminal.
+func IsTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	return err == nil
 }
 

@@ -41,19 +41,24 @@ func RunUnlocked(command Command, signals *Signals) (syscall.WaitStatus, error) 
 	return run(command, os.Environ(), signals)
 }
 
-func run(command Command, environment []string, signals *Signals) (syscall.WaitStatus, error) {
-	process, err := command.start(environment)
+func run(command Command, environment []string, signals *Signals) (status syscall.WaitStatus, err error) {
+	pid, err := command.start(environment)
 	if err != nil {
 		return 0, err
 	}
-	done := make(chan struct{})
-	defer close(done)
-	go signals.passOn(process, done)
-	state, err := process.Wait()
+	signals.passOn(pid)
+	again := func(call func() error) {
+		for err = unix.EINTR; err == unix.EINTR; {
+			err = call()
+		}
+	}
+	again(func() error { return unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) })
+	signals.stop()
+	again(func() error { _, err := syscall.Wait4(pid, &status, 0, nil); return err })
 	if err != nil {
 		return 0, fail(System, "waiting for command %s failed: %w", command.Words[0], err)
 	}
-	return state.Sys().(syscall.WaitStatus), nil
+	return status, nil
 }
 
 // withVariables is environment with the given NAME=VALUE entries, each in

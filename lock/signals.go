@@ -24,9 +24,10 @@ var passedOn = []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,
 // Signals receives this process's signals.
 type Signals struct {
 	mu      sync.Mutex
-	kept    bool                // whether signals are kept in arrived
-	running bool                // whether the command gets the terminal's own
-	arrived chan syscall.Signal // what the command has to get, in order
+	kept    bool             // whether signals are the command's
+	command int              // pid of the command, while it runs
+	arrived []syscall.Signal // what the command gets when it starts, in order
+	ready   chan struct{}    // closed when no signal can be missed any more
 }
 
 // Attend receives the signals of this process, and runs work beside that. It
@@ -34,7 +35,7 @@ type Signals struct {
 // main goroutine, in a program that locked that to its thread in an init
 // function: the kernel gives signals to the main thread first.
 func Attend(work func(*Signals)) {
-	s := &Signals{arrived: make(chan syscall.Signal, 64)}
+	s := &Signals{ready: make(chan struct{})}
 	attended := make([]os.Signal, 0, len(passedOn))
 	var set unix.Sigset_t
 	for _, sig := range passedOn {
@@ -43,19 +44,19 @@ func Attend(work func(*Signals)) {
 			add(&set, sig.(syscall.Signal))
 		}
 	}
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil)
+	go work(s)
 	// A signal that arrives while the main thread is not in sigtimedwait
-	// comes through the Go runtime, which does not tell who sent it.
-	unseen := make(chan os.Signal, 64)
-	signal.Notify(unseen, attended...)
-	// Without this a message to a broken pipe would end dcelock.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	// comes through the Go runtime, which does not tell who sent it. Setting
+	// that up takes the runtime a while, and work need not wait for it yet.
 	go func() {
+		unseen := make(chan os.Signal, 64)
+		signal.Notify(unseen, attended...)
+		close(s.ready)
 		for sig := range unseen {
 			s.receive(sig.(syscall.Signal), inForeground())
 		}
 	}()
-	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil)
-	go work(s)
 	for {
 		var info unix.Siginfo
 		sig, _, errno := unix.Syscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&set)), uintptr(unsafe.Pointer(&info)), 0, sigsetSize, 0, 0)
@@ -74,20 +75,20 @@ const (
 func (s *Signals) receive(sig syscall.Signal, fromTerminal bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.kept {
+	switch {
+	case !s.kept:
 		DieBy(sig)
-	}
-	if s.running && fromTerminal && (sig == unix.SIGINT || sig == unix.SIGQUIT) {
-		return
-	}
-	select {
-	case s.arrived <- sig:
-	default: // 64 signals that the command has not got yet say enough
+	case s.command == 0:
+		s.arrived = append(s.arrived, sig)
+	case fromTerminal && (sig == unix.SIGINT || sig == unix.SIGQUIT):
+	default:
+		_ = unix.Kill(s.command, sig)
 	}
 }
 
-// keep makes signals wait for passOn instead of ending the process.
+// keep makes signals wait for the command instead of ending the process.
 func (s *Signals) keep() {
+	<-s.ready
 	s.mu.Lock()
 	s.kept = true
 	s.mu.Unlock()
@@ -105,29 +106,33 @@ func (s *Signals) letGo() {
 // dieOfArrived ends this process if a signal has arrived for a command that is
 // not yet started, after release.
 func (s *Signals) dieOfArrived(release func()) {
-	select {
-	case sig := <-s.arrived:
+	s.mu.Lock()
+	arrived := s.arrived
+	s.mu.Unlock()
+	if len(arrived) > 0 {
 		release()
-		DieBy(sig)
-	default:
+		DieBy(arrived[0])
 	}
 }
 
-// passOn sends the command, which has just been started, what has arrived and
-// what arrives, until done is closed. What the terminal sent while it was
-// being started is sent to it as well: it has no handler yet that could count.
-func (s *Signals) passOn(command *os.Process, done <-chan struct{}) {
+// passOn sends the command, which has just been started, what has arrived, and
+// from now on what arrives. What the terminal sent while it was being started is
+// sent to it as well: it has no handler yet that could count.
+func (s *Signals) passOn(command int) {
 	s.mu.Lock()
-	s.running = true
-	s.mu.Unlock()
-	for {
-		select {
-		case sig := <-s.arrived:
-			_ = command.Signal(sig) // it may have ended just now
-		case <-done:
-			return
-		}
+	defer s.mu.Unlock()
+	s.command = command
+	for _, sig := range s.arrived {
+		_ = unix.Kill(command, sig)
 	}
+}
+
+// stop ends passOn, for a command that has ended and is still a zombie: its pid
+// may be another process's once it is none. What arrives now is for nobody.
+func (s *Signals) stop() {
+	s.mu.Lock()
+	s.command = 0
+	s.mu.Unlock()
 }
 
 // inForeground tells whether this process is in the foreground group of its
