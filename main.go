@@ -47,45 +47,57 @@ DCE_SCRAPE_LOCK_FILE names. DCE_SKIP_SCRAPE_LOCK=1 runs without a lock.
 `
 
 type commandLine struct {
-	Config   *string  `group:"Which lock:" placeholder:"FILE" help:"Scrape config (JSON) that names archive_root. Default: $$DCE_CONFIG_FILE, else config/scrape-targets.json under the repository root."`
-	Wait     *string  `group:"When it is held:" short:"w" aliases:"timeout" placeholder:"TIME" help:"Wait so long for the lock: seconds (30, 0.5), a duration (90s, 2h), or forever. Default: $$DCE_SCRAPE_LOCK_WAIT; without that, and for 0, as --nonblock."`
-	Nonblock bool     `group:"When it is held:" short:"n" aliases:"nb,nonblocking" help:"Fail at once when the lock is held; this is the default, and beats DCE_SCRAPE_LOCK_WAIT."`
-	Conflict exitCode `group:"When it is held:" name:"conflict-exit-code" short:"E" default:"1" placeholder:"N" help:"Exit status when the lock is held, 0 to 255. Default: 1."`
-
-	Close     bool   `group:"The command:" short:"o" help:"The command does not inherit the lock's descriptor; for commands that start daemons."`
-	InnerLock string `group:"The command:" enum:"skip,keep" default:"skip" placeholder:"skip|keep" help:"skip (the default) exports DCE_SKIP_SCRAPE_LOCK=1, so that a runner that locks for itself does not collide with this lock; keep leaves that to the runner."`
-
-	Status bool `group:"Instead of a command:" help:"Print who holds the lock; take nothing, run nothing. Exit status 0 when a run could start, 1 when the lock is held."`
-	JSON   bool `group:"Instead of a command:" name:"json" help:"With --status: as one JSON object."`
-
-	Quiet   bool `group:"Messages:" short:"q" help:"Print errors only: no notes, no warnings."`
-	Verbose bool `group:"Messages:" short:"v" help:"Also print which lock, why that one, and how long it took."`
-	Version bool `group:"Messages:" short:"V" help:"Print the version."`
-
-	Command []string `arg:"" optional:"" passthrough:"partial" help:"The command and its words."`
+	Config    *string
+	Wait      *string  `short:"w" aliases:"timeout"`
+	Nonblock  bool     `short:"n" aliases:"nb,nonblocking"`
+	Conflict  exitCode `short:"E" name:"conflict-exit-code" default:"1"`
+	Close     bool     `short:"o"`
+	InnerLock string   `enum:"skip,keep" default:"skip"`
+	Status    bool
+	JSON      bool     `name:"json"`
+	Quiet     bool     `short:"q"`
+	Verbose   bool     `short:"v"`
+	Version   bool     `short:"V"`
+	Command   []string `arg:"" optional:"" passthrough:"partial" help:"The command and its words."`
 }
 
-// The main thread attends to signals, as lock.Attend asks.
+// flagHelp is what --help says of the flags, in its order. Not in the tags above:
+// kong reads those letter by letter at every start, which took it a fifth of a
+// millisecond.
+var flagHelp = []struct{ flag, group, placeholder, help string }{
+	{"config", "Which lock:", "FILE", "Scrape config (JSON) that names archive_root. Default: $DCE_CONFIG_FILE, else config/scrape-targets.json under the repository root."},
+	{"wait", "When it is held:", "TIME", "Wait so long for the lock: seconds (30, 0.5), a duration (90s, 2h), or forever. Default: $DCE_SCRAPE_LOCK_WAIT; without that, and for 0, as --nonblock."},
+	{"nonblock", "When it is held:", "", "Fail at once when the lock is held; this is the default, and beats DCE_SCRAPE_LOCK_WAIT."},
+	{"conflict-exit-code", "When it is held:", "N", "Exit status when the lock is held, 0 to 255. Default: 1."},
+	{"close", "The command:", "", "The command does not inherit the lock's descriptor; for commands that start daemons."},
+	{"inner-lock", "The command:", "skip|keep", "skip (the default) exports DCE_SKIP_SCRAPE_LOCK=1, so that a runner that locks for itself does not collide with this lock; keep leaves that to the runner."},
+	{"status", "Instead of a command:", "", "Print who holds the lock; take nothing, run nothing. Exit status 0 when a run could start, 1 when the lock is held."},
+	{"json", "Instead of a command:", "", "With --status: as one JSON object."},
+	{"quiet", "Messages:", "", "Print errors only: no notes, no warnings."},
+	{"verbose", "Messages:", "", "Also print which lock, why that one, and how long it took."},
+	{"version", "Messages:", "", "Print the version."},
+}
+
+// The main thread passes signals on (lock.Signals).
 func init() { runtime.LockOSThread() }
 
 func main() {
-	lock.Attend(func(signals *lock.Signals) {
-		var line commandLine
-		parser := kong.Must(&line, kong.Name("dcelock"), kong.Help(help),
-			kong.Description("Run a command under the lock of its scrape archive, and say who holds the lock when it is taken."))
-		status := 0
-		_, err := parser.Parse(os.Args[1:])
-		if err != nil {
-			err = usageError{err}
-		} else {
-			status, err = line.run(signals)
-		}
-		if err != nil {
-			lock.Log{Out: lock.Stderr}.Error(err)
-			status = exitStatus(err, int(line.Conflict))
-		}
-		os.Exit(status)
-	})
+	signals := lock.Attend()
+	var line commandLine
+	parser := kong.Must(&line, kong.Name("dcelock"), kong.Help(help),
+		kong.Description("Run a command under the lock of its scrape archive, and say who holds the lock when it is taken."))
+	status := 0
+	_, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		err = usageError{err}
+	} else {
+		status, err = line.run(signals)
+	}
+	if err != nil {
+		lock.Log{Out: lock.Stderr}.Error(err)
+		status = exitStatus(err, int(line.Conflict))
+	}
+	os.Exit(status)
 }
 
 // run carries out what the command line asks for. The status is the command's
@@ -242,9 +254,16 @@ var statuses = map[lock.Kind]int{
 	lock.BadConfig: 65, lock.Missing: 66, lock.System: 71, lock.CannotOpen: 73, lock.CannotRun: 126, lock.NotFound: 127,
 }
 
-// help is kong's own help with the usage line that this tool's users need,
-// flags before the command, and the notes.
+// help is kong's own help with the texts above, and the usage line that this
+// tool's users need, flags before the command.
 func help(options kong.HelpOptions, ctx *kong.Context) error {
+	for _, flag := range ctx.Model.Flags {
+		for _, h := range flagHelp {
+			if h.flag == flag.Name {
+				flag.Group, flag.PlaceHolder, flag.Help = &kong.Group{Key: h.group, Title: h.group}, h.placeholder, h.help
+			}
+		}
+	}
 	var text bytes.Buffer
 	out := ctx.Stdout
 	ctx.Stdout = &text

@@ -60,7 +60,7 @@ func look(path string) target {
 	if !t.exists {
 		where = folderOf(path)
 	}
-	t.mount, _ = mountOf(where)
+	t.mount = mountOf(where)
 	folder, _ := physical(folderOf(path))
 	t.real = strings.TrimSuffix(folder, "/") + "/" + filepath.Base(path)
 	if real, err := filepath.EvalSymlinks(t.real); err == nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,7 +13,6 @@ import (
 // A mount is what /proc/self/mountinfo tells of a mounted file system
 // (proc_pid_mountinfo(5)).
 type mount struct {
-	id      string
 	device  string // of the superblock, in the form of /proc/locks: "fe:00"
 	kind    string // of the file system: "ext4", "nfs4", "fuse.sshfs"
 	source  string // what is mounted: a device, "server:/export"
@@ -58,27 +58,24 @@ func (m mount) hostLocal() string {
 	return ""
 }
 
-// mountOf finds the mount that a file lies on. By the mount's id and not by
-// stat's device, which is another one on btrfs and overlay.
-func mountOf(path string) (mount, bool) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return mount{}, false
+// mountOf finds the mount that a file lies on; a zero one where it cannot be told.
+// By the mount's id (statx(2), Linux 5.8) and not by stat's device, which is
+// another one on btrfs and overlay.
+func mountOf(path string) mount {
+	var info unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &info)
+	if err != nil || info.Mask&unix.STATX_MNT_ID == 0 {
+		return mount{}
 	}
-	defer unix.Close(fd)
-	info, err1 := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
-	list, err2 := os.ReadFile("/proc/self/mountinfo")
-	_, id, found := strings.Cut(string(info), "mnt_id:")
-	if err1 != nil || err2 != nil || !found {
-		return mount{}, false
-	}
-	id, _, _ = strings.Cut(strings.TrimSpace(id), "\n")
+	id := strconv.FormatUint(info.Mnt_id, 10) + " "
+	list, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(list)) {
-		if m, ok := parseMount(line); ok && m.id == id {
-			return m, true
+		if strings.HasPrefix(line, id) {
+			m, _ := parseMount(line)
+			return m
 		}
 	}
-	return mount{}, false
+	return mount{}
 }
 
 // parseMount reads a line of mountinfo:
@@ -96,7 +93,6 @@ func parseMount(line string) (mount, bool) {
 		return mount{}, false
 	}
 	return mount{
-		id:      fields[0],
 		device:  fmt.Sprintf("%02x:%02x", major, minor),
 		kind:    super[0],
 		source:  super[1],

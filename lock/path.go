@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,11 +32,12 @@ func Find(config string) (Location, error) {
 	if path := os.Getenv("DCE_SCRAPE_LOCK_FILE"); path != "" {
 		return Location{Lock: path, Reason: "DCE_SCRAPE_LOCK_FILE names it"}, nil
 	}
-	repository, err := repositoryRoot(config)
-	if err != nil {
-		return Location{}, fail(Missing, "the working directory cannot be told: %w (name the config by an absolute path)", bare(err))
-	}
-	if config == "" {
+	named := config
+	if named == "" {
+		repository, err := repositoryRoot(named)
+		if err != nil {
+			return Location{}, err
+		}
 		config = filepath.Join(repository, "config", "scrape-targets.json")
 	}
 	root, err := readConfig(config)
@@ -43,6 +45,10 @@ func Find(config string) (Location, error) {
 		return Location{}, err
 	}
 	if root == "" {
+		repository, err := repositoryRoot(named)
+		if err != nil {
+			return Location{}, err
+		}
 		return Location{
 			Lock:    inFolder(repository),
 			Config:  config,
@@ -69,12 +75,13 @@ func inFolder(folder string) string {
 // directory; else that folder itself. Links on the way are resolved, so that
 // one checkout has one root however it is reached.
 func repositoryRoot(config string) (string, error) {
-	if root := os.Getenv("DCE_REPO_ROOT"); root != "" {
-		return physical(root)
-	}
-	start, err := physical(folderOf(config))
+	root := os.Getenv("DCE_REPO_ROOT")
+	start, err := physical(cmp.Or(root, folderOf(config)))
 	if err != nil {
-		return "", err
+		return "", fail(Missing, "the working directory cannot be told: %w (name the config by an absolute path)", bare(err))
+	}
+	if root != "" {
+		return start, nil
 	}
 	for folder := start; ; folder = filepath.Dir(folder) {
 		if _, err := os.Lstat(filepath.Join(folder, ".git")); err == nil {

@@ -41,20 +41,12 @@ func RunUnlocked(command Command, signals *Signals) (syscall.WaitStatus, error) 
 	return run(command, os.Environ(), signals)
 }
 
-func run(command Command, environment []string, signals *Signals) (status syscall.WaitStatus, err error) {
+func run(command Command, environment []string, signals *Signals) (syscall.WaitStatus, error) {
 	pid, err := command.start(environment)
 	if err != nil {
 		return 0, err
 	}
-	signals.passOn(pid)
-	again := func(call func() error) {
-		for err = unix.EINTR; err == unix.EINTR; {
-			err = call()
-		}
-	}
-	again(func() error { return unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) })
-	signals.stop()
-	again(func() error { _, err := syscall.Wait4(pid, &status, 0, nil); return err })
+	status, err := signals.wait(pid)
 	if err != nil {
 		return 0, fail(System, "waiting for command %s failed: %w", command.Words[0], err)
 	}

@@ -27,43 +27,35 @@ type Signals struct {
 	kept    bool             // whether signals are the command's
 	command int              // pid of the command, while it runs
 	arrived []syscall.Signal // what the command gets when it starts, in order
-	ready   chan struct{}    // closed when no signal can be missed any more
+
+	attended []os.Signal
+	ready    chan struct{} // closed when no signal can be missed any more
 }
 
-// Attend receives the signals of this process, and runs work beside that. It
-// does not return; work has to end the process. It must be called by the
-// main goroutine, in a program that locked that to its thread in an init
-// function: the kernel gives signals to the main thread first.
-func Attend(work func(*Signals)) {
+// Attend begins to receive the signals of this process. It returns at once:
+// setting that up takes the Go runtime a while, which is waited for only when it
+// matters.
+func Attend() *Signals {
 	s := &Signals{ready: make(chan struct{})}
-	attended := make([]os.Signal, 0, len(passedOn))
-	var set unix.Sigset_t
 	for _, sig := range passedOn {
 		if !signal.Ignored(sig) {
-			attended = append(attended, sig)
-			add(&set, sig.(syscall.Signal))
+			s.attended = append(s.attended, sig)
 		}
 	}
-	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil)
-	go work(s)
-	// A signal that arrives while the main thread is not in sigtimedwait
-	// comes through the Go runtime, which does not tell who sent it. Setting
-	// that up takes the runtime a while, and work need not wait for it yet.
 	go func() {
-		unseen := make(chan os.Signal, 64)
-		signal.Notify(unseen, attended...)
+		received := make(chan os.Signal, 64)
+		signal.Notify(received, append(s.attended, unix.SIGCHLD)...)
 		close(s.ready)
-		for sig := range unseen {
+		for sig := range received {
+			if sig == unix.SIGCHLD {
+				_ = unix.Tgkill(os.Getpid(), os.Getpid(), unix.SIGCHLD) // for wait
+				continue
+			}
+			// The runtime does not tell who sent it.
 			s.receive(sig.(syscall.Signal), inForeground())
 		}
 	}()
-	for {
-		var info unix.Siginfo
-		sig, _, errno := unix.Syscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&set)), uintptr(unsafe.Pointer(&info)), 0, sigsetSize, 0, 0)
-		if errno == 0 {
-			s.receive(syscall.Signal(sig), info.Code == siKernel)
-		}
-	}
+	return s
 }
 
 const (
@@ -83,6 +75,43 @@ func (s *Signals) receive(sig syscall.Signal, fromTerminal bool) {
 	case fromTerminal && (sig == unix.SIGINT || sig == unix.SIGQUIT):
 	default:
 		_ = unix.Kill(s.command, sig)
+	}
+}
+
+// wait waits for the command, which has just been started, and passes signals
+// on to it, those first that have arrived for it. What the terminal sent while it
+// was being started is sent to it as well: it has no handler yet that could count.
+//
+// It must be called on the main thread, to which the kernel gives signals first;
+// the others go through the Go runtime, which does not tell who sent them.
+func (s *Signals) wait(command int) (status syscall.WaitStatus, err error) {
+	var set unix.Sigset_t
+	add(&set, unix.SIGCHLD)
+	for _, sig := range s.attended {
+		add(&set, sig.(syscall.Signal))
+	}
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil)
+	s.mu.Lock()
+	s.command = command
+	for _, sig := range s.arrived {
+		_ = unix.Kill(command, sig)
+	}
+	s.mu.Unlock()
+	for {
+		// Locked, because once it is waited for its pid may be another's.
+		s.mu.Lock()
+		pid, err := syscall.Wait4(command, &status, unix.WNOHANG, nil)
+		if pid == command || err != nil && err != unix.EINTR {
+			s.command = 0
+			s.mu.Unlock()
+			return status, err
+		}
+		s.mu.Unlock()
+		var info unix.Siginfo
+		sig, _, errno := unix.Syscall6(unix.SYS_RT_SIGTIMEDWAIT, uintptr(unsafe.Pointer(&set)), uintptr(unsafe.Pointer(&info)), 0, sigsetSize, 0, 0)
+		if errno == 0 && syscall.Signal(sig) != unix.SIGCHLD {
+			s.receive(syscall.Signal(sig), info.Code == siKernel)
+		}
 	}
 }
 
@@ -113,26 +142,6 @@ func (s *Signals) dieOfArrived(release func()) {
 		release()
 		DieBy(arrived[0])
 	}
-}
-
-// passOn sends the command, which has just been started, what has arrived, and
-// from now on what arrives. What the terminal sent while it was being started is
-// sent to it as well: it has no handler yet that could count.
-func (s *Signals) passOn(command int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.command = command
-	for _, sig := range s.arrived {
-		_ = unix.Kill(command, sig)
-	}
-}
-
-// stop ends passOn, for a command that has ended and is still a zombie: its pid
-// may be another process's once it is none. What arrives now is for nobody.
-func (s *Signals) stop() {
-	s.mu.Lock()
-	s.command = 0
-	s.mu.Unlock()
 }
 
 // inForeground tells whether this process is in the foreground group of its

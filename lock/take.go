@@ -19,6 +19,7 @@ type Lock struct {
 	path   string
 	fd     int
 	log    Log
+	mount  mount        // where the lock file lies
 	record *meta.Record // as written; nil when it could not be
 	nested bool         // an ancestor of this process holds the lock; fd is none
 }
@@ -44,6 +45,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 		l := &Lock{path: at.Lock, log: log}
 		var err error
 		if l.fd, err = lockFile(at.Lock); errors.Is(err, errHeld) {
+			<-signals.ready // else a wait might miss one
 			l.fd, err = w.contend()
 		}
 		if err == nil {
@@ -74,7 +76,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 		// one that was locked, and that run goes first.
 		if isAt(l.fd, at.Lock) {
 			w.took()
-			if m, _ := mountOf(at.Lock); m.hostLocal() != "" {
+			if m := l.mount; m.hostLocal() != "" {
 				log.Warn("the lock holds on this host alone: %s (%s) is %s", m.source, m.kind, m.hostLocal())
 			}
 			return l, nil
@@ -103,9 +105,11 @@ func replacedAgain(path string) error {
 // removed or replaced, or the lock dropped, under that run, and the lock counts
 // as held.
 func (l *Lock) reclaim() error {
-	if held := look(l.path).supplanted(); held != nil {
+	t := look(l.path)
+	if held := t.supplanted(); held != nil {
 		return held
 	}
+	l.mount = t.mount
 	record, err := meta.Read(meta.Path(l.path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

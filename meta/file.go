@@ -87,10 +87,12 @@ func Write(path string, r Record) (err error) {
 // writeNew creates path, which a killed run may have left behind, and never
 // writes through a link that somebody put there.
 func writeNew(path string, data []byte) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	f, err := os.OpenFile(path, flags, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		os.Remove(path)
+		f, err = os.OpenFile(path, flags, 0o644)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,10 @@ package meta
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,20 +25,20 @@ type Process struct {
 
 // Self is the identity of this process. What /proc does not tell, because it
 // is not mounted, stays unknown.
-func Self() Process {
+var Self = sync.OnceValue(func() Process {
 	p := Process{PID: os.Getpid()}
 	p.Host, _ = os.Hostname()
 	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		p.BootID = string(bytes.TrimSpace(id))
 	}
 	if link, err := os.Readlink("/proc/self/ns/pid"); err == nil {
-		fmt.Sscanf(link, "pid:[%d]", &p.PIDNamespace)
+		p.PIDNamespace, _ = strconv.ParseUint(strings.Trim(link, "pid:[]"), 10, 64)
 	}
 	if s, err := readStat("self"); err == nil {
 		p.StartTicks = s.start
 	}
 	return p
-}
+})
 
 // A State is what can be said of a recorded holder (contract, "What the
 // holder's state is called"). Its text is what messages print.
