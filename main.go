@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -47,12 +48,12 @@ DCE_SCRAPE_LOCK_FILE names. DCE_SKIP_SCRAPE_LOCK=1 runs without a lock.
 `
 
 type commandLine struct {
-	Config    *string
-	Wait      *string  `short:"w" aliases:"timeout"`
-	Nonblock  bool     `short:"n" aliases:"nb,nonblocking"`
-	Conflict  exitCode `short:"E" name:"conflict-exit-code" default:"1"`
-	Close     bool     `short:"o"`
-	InnerLock string   `enum:"skip,keep" default:"skip"`
+	Config    fileName
+	Wait      *waitTime `short:"w" aliases:"timeout"`
+	Nonblock  bool      `short:"n" aliases:"nb,nonblocking"`
+	Conflict  exitCode  `short:"E" name:"conflict-exit-code" default:"1"`
+	Close     bool      `short:"o"`
+	InnerLock string    `enum:"skip,keep" default:"skip"`
 	Status    bool
 	JSON      bool     `name:"json"`
 	Quiet     bool     `short:"q"`
@@ -137,11 +138,7 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	config, err := line.config()
-	if err != nil {
-		return 0, err
-	}
-	at, err := lock.Find(config)
+	at, err := lock.Find(cmp.Or(string(line.Config), os.Getenv("DCE_CONFIG_FILE")))
 	if err != nil {
 		return 0, err
 	}
@@ -179,33 +176,20 @@ func (line *commandLine) status(at lock.Location) (int, error) {
 
 // wait is how long to wait for the lock.
 func (line *commandLine) wait() (time.Duration, error) {
-	text, source := os.Getenv("DCE_SCRAPE_LOCK_WAIT"), "DCE_SCRAPE_LOCK_WAIT"
+	text := os.Getenv("DCE_SCRAPE_LOCK_WAIT")
 	switch {
 	case line.Wait != nil && line.Nonblock:
 		return 0, usageError{errors.New("--wait and --nonblock exclude each other")}
 	case line.Wait != nil:
-		text, source = *line.Wait, "--wait"
+		return time.Duration(*line.Wait), nil
 	case line.Nonblock || line.Status || text == "":
 		return 0, nil
 	}
 	wait, err := lock.ParseWait(text)
 	if err != nil {
-		return 0, usageError{fmt.Errorf("%s: %w", source, err)}
+		return 0, usageError{fmt.Errorf("DCE_SCRAPE_LOCK_WAIT: %w", err)}
 	}
 	return wait, nil
-}
-
-// config is the config that the caller named, or "".
-func (line *commandLine) config() (string, error) {
-	if line.Config == nil {
-		return os.Getenv("DCE_CONFIG_FILE"), nil
-	}
-	if *line.Config == "" {
-		// Most likely an unset variable; the default config may name
-		// another lock.
-		return "", usageError{errors.New("--config: the file's name is empty")}
-	}
-	return *line.Config, nil
 }
 
 // ended turns the end of a command into dcelock's own: the same exit status,
@@ -217,10 +201,31 @@ func ended(result syscall.WaitStatus, err error) (int, error) {
 	return result.ExitStatus(), err
 }
 
-// exitCode is an exit status that the user chooses.
-type exitCode uint8
+// What flags take; UnmarshalText is how kong reads it.
+type (
+	fileName string
+	waitTime time.Duration
+	exitCode uint8
+)
 
-// UnmarshalText is how kong reads one.
+// UnmarshalText refuses an empty name: most likely an unset variable, and the
+// default config may name another lock.
+func (f *fileName) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		return errors.New("the file's name is empty")
+	}
+	*f = fileName(text)
+	return nil
+}
+
+// UnmarshalText reads a time as lock.ParseWait does.
+func (w *waitTime) UnmarshalText(text []byte) error {
+	wait, err := lock.ParseWait(string(text))
+	*w = waitTime(wait)
+	return err
+}
+
+// UnmarshalText reads an exit status, 0 to 255.
 func (c *exitCode) UnmarshalText(text []byte) error {
 	n, err := strconv.ParseUint(string(text), 10, 8)
 	if err != nil {
