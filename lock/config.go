@@ -21,6 +21,10 @@ func readConfig(path string) (archiveRoot string, err error) {
 	case err != nil:
 		return "", fail(Missing, "config %s cannot be read: %w (name another with --config or DCE_CONFIG_FILE)", path, bare(err))
 	}
+	return parseConfig(path, data)
+}
+
+func parseConfig(path string, data []byte) (archiveRoot string, err error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	if len(bytes.TrimSpace(data)) == 0 {
 		return "", fail(BadConfig, "config %s is empty", path)

@@ -121,9 +121,10 @@ func readStat(pid string) (stat, error) {
 // parseStat counts fields from the last parenthesis: the second field is the
 // program's name, which may hold spaces and parentheses.
 func parseStat(line string) (stat, error) {
-	fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
+	name := strings.LastIndexByte(line, ')')
+	fields := strings.Fields(line[name+1:])
 	const state, parent, start = 0, 1, 19 // fields 3, 4 and 22 of proc_pid_stat(5)
-	if len(fields) <= start {
+	if name < 0 || len(fields) <= start {
 		return stat{}, errors.New("/proc/PID/stat: too few fields")
 	}
 	s := stat{state: fields[state][0]}

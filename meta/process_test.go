@@ -103,3 +103,14 @@ func TestState(t *testing.T) {
 		t.Errorf("a zombie is %s", state)
 	}
 }
+
+func FuzzParseStat(f *testing.F) {
+	f.Add("4242 (a b) c) S 1 4242 4242 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 815204 1 1 1")
+	f.Add("1 (x) R")
+	f.Add(")")
+	f.Fuzz(func(t *testing.T, line string) {
+		if s, err := parseStat(line); err == nil && !strings.Contains(line, ")") {
+			t.Errorf("parseStat(%q) = %+v", line, s)
+		}
+	})
+}
