@@ -197,7 +197,7 @@ func (t target) heldAbove(match func(fd string) bool) bool {
 		}
 	}
 	record, err := meta.Read(meta.Path(t.path))
-	return err == nil && record.Proven(meta.Self()) && slices.Contains(above, record.PID)
+	return err == nil && record.Proven() && slices.Contains(above, record.PID)
 }
 
 // heldBy explains a lock that is held: by its record, and by the kernel's view
@@ -206,7 +206,7 @@ func (t target) heldAbove(match func(fd string) bool) bool {
 func (t target) heldBy(all bool) *HeldError {
 	held := &HeldError{Lock: t.path}
 	record, err := meta.Read(meta.Path(t.path))
-	if all || err != nil || record.State(meta.Self()) != meta.Running || t.taker() != record.PID {
+	if all || err != nil || record.State() != meta.Running || t.taker() != record.PID {
 		held.Holders = t.holders(all)
 	}
 	switch {
@@ -223,13 +223,12 @@ func (t target) heldBy(all bool) *HeldError {
 // out: one whose process does not run and took none of their locks, or whose pid
 // may be another process's by now.
 func (e *HeldError) describe(record meta.Record) {
-	self := meta.Self()
-	recorded := Holder{Record: record, State: record.State(self), Source: FromRecord, Taker: record.PID}
+	recorded := Holder{Record: record, State: record.State(), Source: FromRecord, Taker: record.PID}
 	i := slices.IndexFunc(e.Holders, func(h Holder) bool { return h.PID == record.PID })
 	switch {
 	case i >= 0:
 		e.Holders = slices.Delete(e.Holders, i, i+1)
-	case len(e.Holders) > 0 && recorded.State == meta.Running && !record.Proven(self),
+	case len(e.Holders) > 0 && recorded.State == meta.Running && !record.Proven(),
 		len(e.Holders) > 0 && recorded.State == meta.NotRunning &&
 			!slices.ContainsFunc(e.Holders, func(h Holder) bool { return h.Taker == record.PID }):
 		return

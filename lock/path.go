@@ -127,10 +127,11 @@ func (at Location) makeFolder(log Log) error {
 		}
 		return nil
 	}
-	if err := at.checkFolder(); err == nil || !errors.Is(err, errNoFolder) {
+	missing, err := at.checkFolder()
+	if !missing {
 		return err
 	}
-	err := os.Mkdir(strings.TrimRight(at.archiveRoot, "/"), 0o777)
+	err = os.Mkdir(strings.TrimRight(at.archiveRoot, "/"), 0o777)
 	if errors.Is(err, fs.ErrExist) {
 		return nil // another run made it meanwhile
 	}
@@ -141,41 +142,35 @@ func (at Location) makeFolder(log Log) error {
 	return nil
 }
 
-// errNoFolder says that an archive root is missing, and may be made.
-var errNoFolder = errors.New("the archive root is missing")
-
-// checkFolder tells whether the archive root can be used as it is: errNoFolder
-// when it is missing and its parent is not.
-func (at Location) checkFolder() error {
+// checkFolder tells whether the archive root can be used as it is; missing means
+// that it is not there, and may be made.
+func (at Location) checkFolder() (missing bool, err error) {
 	if at.archiveRoot == "" {
-		if at.Config == "" {
-			return nil
+		if _, err := os.Stat(folderOf(at.Lock)); err != nil && at.Config != "" {
+			return false, fail(Missing, "the repository root of lock file %s cannot be used: %w", at.Lock, bare(err))
 		}
-		if _, err := os.Stat(folderOf(at.Lock)); err != nil {
-			return fail(Missing, "the repository root of lock file %s cannot be used: %w", at.Lock, bare(err))
-		}
-		return nil
+		return false, nil
 	}
 	root := strings.TrimRight(at.archiveRoot, "/")
-	_, err := os.Stat(root + "/.")
+	_, err = os.Stat(root + "/.")
 	switch {
 	case err == nil:
-		return nil
+		return false, nil
 	case errors.Is(err, syscall.ENOTDIR):
 		if _, err := os.Lstat(root); err != nil {
-			return fail(Missing, "archive root %s is missing, and its parent is not a folder", at.archiveRoot)
+			return false, fail(Missing, "archive root %s is missing, and its parent is not a folder", at.archiveRoot)
 		}
-		return fail(CannotOpen, "archive root %s is not a folder", at.archiveRoot)
+		return false, fail(CannotOpen, "archive root %s is not a folder", at.archiveRoot)
 	case errors.Is(err, fs.ErrPermission):
-		return fail(Missing, "archive root %s cannot be reached: %w", at.archiveRoot, bare(err))
+		return false, fail(Missing, "archive root %s cannot be reached: %w", at.archiveRoot, bare(err))
 	case !errors.Is(err, fs.ErrNotExist):
-		return fail(CannotOpen, "archive root %s cannot be used: %w", at.archiveRoot, bare(err))
+		return false, fail(CannotOpen, "archive root %s cannot be used: %w", at.archiveRoot, bare(err))
 	}
 	if target, err := os.Readlink(root); err == nil {
-		return fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", at.archiveRoot, target)
+		return false, fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", at.archiveRoot, target)
 	}
 	if _, err := os.Stat(folderOf(root)); err != nil {
-		return fail(Missing, "archive root %s is missing, and so is its parent folder; is the drive mounted?", at.archiveRoot)
+		return false, fail(Missing, "archive root %s is missing, and so is its parent folder; is the drive mounted?", at.archiveRoot)
 	}
-	return errNoFolder
+	return true, nil
 }

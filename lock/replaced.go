@@ -29,9 +29,8 @@ func (t target) supplanted() *HeldError {
 	case err != nil:
 		return nil
 	}
-	self := meta.Self()
 	other := record.LockID != "" && record.LockID != t.file.id()
-	if record.Proven(self) || other && record.State(self) == meta.Running {
+	if record.Proven() || other && record.State() == meta.Running {
 		// Proven, with this very file: somebody called LOCK_UN on the
 		// descriptor while the run goes on.
 		held.Replaced = other

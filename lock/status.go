@@ -39,7 +39,7 @@ const (
 // lock, not for a moment. Its errors are those that a run would end with
 // before it takes the lock: of kind Missing and CannotOpen.
 func Inspect(at Location) (Status, error) {
-	if err := at.checkFolder(); err != nil && !errors.Is(err, errNoFolder) {
+	if _, err := at.checkFolder(); err != nil {
 		return Status{}, err
 	}
 	if err := checkRegular(at.Lock); err != nil {
@@ -51,7 +51,7 @@ func Inspect(at Location) (Status, error) {
 	var state meta.State
 	switch {
 	case err == nil:
-		state = record.State(meta.Self())
+		state = record.State()
 	case !errors.Is(err, fs.ErrNotExist):
 		s.Problem = err
 	}

@@ -119,7 +119,7 @@ func (l *Lock) reclaim() error {
 		l.removeStale()
 		return nil
 	}
-	if state := record.State(meta.Self()); state == meta.NotRunning {
+	if state := record.State(); state == meta.NotRunning {
 		l.log.Warn("reclaiming scrape lock; previous holder pid %d is not running", record.PID)
 	} else {
 		l.log.Warn("replacing the record of pid %d (%s): the lock is free", record.PID, state)

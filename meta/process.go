@@ -51,8 +51,9 @@ const (
 	CannotTell State = "cannot tell"
 )
 
-// State says of p what self, this process, can see of it.
-func (p Process) State(self Process) State {
+// State says what this process can see of p.
+func (p Process) State() State {
+	self := Self()
 	known := p.BootID != "" && self.BootID != ""
 	sameBoot := !known || p.BootID == self.BootID
 	// The boot id is the kernel's own and unique: equal ones are one host
@@ -85,10 +86,10 @@ func (p Process) State(self Process) State {
 	return Running
 }
 
-// Proven tells whether p beyond doubt runs as self looks: a pid alone may have
+// Proven tells whether p runs beyond doubt: a pid alone may have
 // been reused, a pid with its boot and start time is one process for ever.
-func (p Process) Proven(self Process) bool {
-	if p.StartTicks == 0 || p.BootID == "" || p.State(self) != Running || !procIsOurs() {
+func (p Process) Proven() bool {
+	if p.StartTicks == 0 || p.BootID == "" || p.State() != Running || !procIsOurs() {
 		return false
 	}
 	s, err := readStat(strconv.Itoa(p.PID))

@@ -80,7 +80,7 @@ func TestState(t *testing.T) {
 		"this one's pid, by a script": {Process{PID: self.PID}, NotRunning, false},
 		"init":                        {Process{PID: 1}, Running, false},
 	} {
-		if state, proven := c.p.State(self), c.p.Proven(self); state != c.want || proven != c.proven {
+		if state, proven := c.p.State(), c.p.Proven(); state != c.want || proven != c.proven {
 			t.Errorf("%s: %s, proven %v; want %s, %v", name, state, proven, c.want, c.proven)
 		}
 	}
@@ -100,7 +100,7 @@ func TestState(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if state := p.State(self); state != NotRunning {
+	if state := p.State(); state != NotRunning {
 		t.Errorf("a zombie is %s", state)
 	}
 }

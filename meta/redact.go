@@ -119,11 +119,11 @@ func Redact(text string) string {
 	return text
 }
 
-// RedactWords hides the secrets in a command's words: what Redact finds in
+// redactWords hides the secrets in a command's words: what Redact finds in
 // each, and the whole value, spaces included, that an option or a variable
 // with a secret's name has. A script for `sh -c` may begin with such a
 // variable too, and stays readable after it.
-func RedactWords(words []string) []string {
+func redactWords(words []string) []string {
 	if harmless(strings.Join(words, " ")) {
 		return words
 	}

@@ -32,7 +32,7 @@ func Summary(words []string) string {
 		}
 	}
 	shown := make([]string, len(words))
-	for i, word := range RedactWords(words) {
+	for i, word := range redactWords(words) {
 		shown[i] = quote(word)
 	}
 	return cut(strings.Join(shown, " "))
