@@ -1,6 +1,7 @@
 # make          build ./dcelock, a static binary
 # make demo     build it and show it at work
 # make test     build it and run every test and smoke
+# make peers    build it and compare it with flock(1) and others that are there
 # make lint     gofmt, go vet, staticcheck, shellcheck
 # make check    lint, and test with the race detector
 # make install  install it below PREFIX (and DESTDIR)
@@ -27,6 +28,10 @@ demo: dcelock
 test: dcelock
 	go test -count=1 ./...
 	tests/run-all-smokes.sh
+
+.PHONY: peers
+peers: dcelock
+	@tests/peers.sh
 
 .PHONY: lint
 lint:
