@@ -2,6 +2,7 @@
 # make demo     build it and show it at work
 # make test     build it and run every test and smoke
 # make peers    build it and compare it with flock(1) and others that are there
+# make bench    measure it beside flock(1) and bash, in some minutes (ROUNDS=300)
 # make lint     gofmt, go vet, staticcheck, shellcheck
 # make check    lint, and test with the race detector
 # make install  install it below PREFIX (and DESTDIR)
@@ -48,6 +49,12 @@ check: lint dcelock
 	CGO_ENABLED=1 go test -count=1 -race ./...
 	go test -count=1 ./tests
 	tests/run-all-smokes.sh
+
+.PHONY: bench
+bench: dcelock
+	$(call need,jq,apt-get install jq)
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && trap 'exit 1' INT TERM && cd tests && \
+	TMPDIR=$$work BENCH='$(CURDIR)/dcelock' ROUNDS='$(ROUNDS)' go test -count=1 -timeout=1h -run '^TestBench$$'
 
 .PHONY: install
 install: dcelock
