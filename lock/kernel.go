@@ -30,10 +30,18 @@ func fileOf(fd int) file {
 // id is the lock_id of a record.
 func (f file) id() string { return fmt.Sprintf("%d:%d", f.dev, f.ino) }
 
-// is matches descriptors of f: by stat, so that the device is the one that stat
-// gives of the lock file, which the one in the kernel's lines need not be.
+// fileBehind is the file of a descriptor in /proc/PID/fd. The device is the one
+// that stat gives, which the one in the kernel's lines need not be; but no file
+// server is asked, which may be gone for good.
+func fileBehind(fd string) (file, bool) {
+	var info unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, fd, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info)
+	return file{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Ino}, err == nil
+}
+
+// is matches descriptors of f.
 func (f file) is(fd string) bool {
-	found, ok := fileAt(fd)
+	found, ok := fileBehind(fd)
 	return ok && found == f
 }
 
@@ -119,8 +127,12 @@ func holds(pid string, match func(fd string) bool) (l kernelLock, ok bool, err e
 		return l, false, err
 	}
 	for _, fd := range names {
-		if l, ok := flockOf(folder + "fdinfo/" + fd); ok && match(folder+"fd/"+fd) {
-			return l, true, nil
+		// The other way around it would be three calls for a descriptor
+		// instead of one.
+		if match(folder + "fd/" + fd) {
+			if l, ok := flockOf(folder + "fdinfo/" + fd); ok {
+				return l, true, nil
+			}
 		}
 	}
 	return l, false, nil

@@ -67,6 +67,14 @@ func (l Log) Error(err error) {
 	}
 }
 
+// pace is how often it is worth looking for news of a wait.
+func (l Log) pace() time.Duration {
+	if l.Terminal {
+		return time.Second
+	}
+	return 5 * time.Second
+}
+
 // holder notes what is known of a holder, if there is one.
 func (l Log) holder(h *Holder) {
 	if h == nil {

@@ -16,9 +16,10 @@ import (
 // should the record be gone too, the kernel's view.
 
 // supplanted explains, for a target whose lock is free, that a run holds an
-// earlier lock file; nil when there is no such run.
-func (t target) supplanted() *HeldError {
-	held := &HeldError{Lock: t.path, Holders: t.formerHolders(), Replaced: true}
+// earlier lock file; nil when there is no such run. For verified see
+// formerHolders.
+func (t target) supplanted(verified bool) *HeldError {
+	held := &HeldError{Lock: t.path, Holders: t.formerHolders(verified), Replaced: true}
 	record, err := meta.Read(meta.Path(t.path))
 	switch {
 	case len(held.Holders) > 0:
@@ -54,17 +55,18 @@ func (t target) former(fd string) bool {
 }
 
 // formerHolders are the processes that hold the lock of a file that was at the
-// target's path before. The kernel's list of locks is short, and tells without
+// target's path before. Where verified, a run that held the target's own file was
+// seen, which has made sure that there were none; there can be none since. The kernel's list of locks is short, and tells without
 // a look at every process that there are none: when no other file of the file
 // system is locked, or only files that the processes which took the locks have
 // open. A lock whose taker is gone, or has closed the file, is another's by now.
-func (t target) formerHolders() []Holder {
-	if !t.whole {
+func (t target) formerHolders(verified bool) []Holder {
+	if !t.whole && !verified {
 		return search(t.former, 0, false)
 	}
 	for _, l := range t.other {
 		elsewhere := func(fd string) bool {
-			f, ok := fileAt(fd)
+			f, ok := fileBehind(fd)
 			return ok && f.ino == l.ino && !t.former(fd)
 		}
 		if _, ok, err := holds(strconv.Itoa(l.pid), elsewhere); !ok && !mayNotLook(err) {

@@ -38,7 +38,8 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
 	}
-	summary := meta.Summary(command)
+	record := meta.Record{Process: meta.Self(), Command: meta.Summary(command), User: meta.UserName(os.Geteuid())}
+	record.Folder, _ = os.Getwd()
 	w := newWaiter(at.Lock, wait, log)
 	defer w.clear()
 	for replaced := 0; replaced < mostReplacements; {
@@ -49,7 +50,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 			l.fd, err = w.contend()
 		}
 		if err == nil {
-			if err = l.reclaim(); err != nil {
+			if err = l.reclaim(w.verified == fileOf(l.fd)); err != nil {
 				unix.Close(l.fd)
 			}
 		}
@@ -70,7 +71,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 			return nil, err
 		}
 		signals.keep()
-		l.writeRecord(summary)
+		l.writeRecord(record)
 		// Whoever locks a new file from here on finds the record. Somebody
 		// may have done so before, and then the file here is no longer the
 		// one that was locked, and that run goes first.
@@ -103,10 +104,10 @@ func replacedAgain(path string) error {
 // goes on, and clears away the record of one that does not. With the lock free
 // a recorded run is over, unless its process lives: then the lock file was
 // removed or replaced, or the lock dropped, under that run, and the lock counts
-// as held.
-func (l *Lock) reclaim() error {
+// as held. For verified see formerHolders.
+func (l *Lock) reclaim(verified bool) error {
 	t := look(l.path)
-	if held := t.supplanted(); held != nil {
+	if held := t.supplanted(verified); held != nil {
 		return held
 	}
 	l.mount = t.mount
@@ -132,15 +133,8 @@ func (l *Lock) reclaim() error {
 // seem to be this run's should that one be impossible to write.
 func (l *Lock) removeStale() { _ = os.Remove(meta.Path(l.path)) }
 
-func (l *Lock) writeRecord(summary string) {
-	record := meta.Record{
-		Process: meta.Self(),
-		Started: time.Now().UTC(),
-		Command: summary,
-		User:    meta.UserName(os.Geteuid()),
-		LockID:  fileOf(l.fd).id(),
-	}
-	record.Folder, _ = os.Getwd()
+func (l *Lock) writeRecord(record meta.Record) {
+	record.Started, record.LockID = time.Now().UTC(), fileOf(l.fd).id()
 	if err := meta.Write(meta.Path(l.path), record); err != nil {
 		l.log.Warn("the record of this run cannot be written, so others cannot see who holds the lock: %v", err)
 		return

@@ -58,8 +58,9 @@ type waiter struct {
 	fd   int        // the file being locked, -1 when none is
 	done chan error // how that ended
 
+	verified file // the lock file, when a run that held it was seen
+
 	told    int  // pid of the taker that was last spoken of, -1 for none, 0 before the first message
-	seen    int  // pid of the taker that tell saw last
 	counter bool // whether the line that counts is on the terminal
 }
 
@@ -91,7 +92,7 @@ func (w *waiter) queue() error {
 func (w *waiter) lock(limit time.Duration) (int, error) {
 	timer := time.NewTimer(w.left(limit))
 	defer timer.Stop()
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(w.log.pace())
 	defer tick.Stop()
 	for {
 		if err := w.queue(); err != nil {
@@ -133,7 +134,11 @@ func (w *waiter) contend() (fd int, err error) {
 	}
 	var held *HeldError
 	record, err := meta.Read(meta.Path(w.path))
-	for settled := err == nil && record.PID == t.taker(); !settled && time.Since(w.begin) < momentary; {
+	settled := err == nil && record.PID == t.taker()
+	if settled && record.LockID == t.file.id() && record.Proven() {
+		w.verified = t.file
+	}
+	for !settled && time.Since(w.begin) < momentary {
 		if err := w.queue(); err != nil {
 			return 0, err
 		}
@@ -213,21 +218,21 @@ func (w *waiter) announce(held *HeldError) {
 	}
 }
 
-// tell says, once a second, what has changed: in a log that another run has the
-// lock now, on a terminal also how long this has been going on.
+// tell says what has changed: in a log that another run has the lock now, on a
+// terminal also how long this has been going on.
 func (w *waiter) tell() {
 	if w.told == 0 || w.log.Quiet {
 		return
 	}
 	t := look(w.path)
-	taker := t.taker()
-	// Told of when it is seen twice: a momentary holder is not worth a line.
-	if taker != 0 && taker != w.told && taker == w.seen {
-		w.clear()
-		w.told = taker
-		w.log.holder(t.heldBy(false).running())
+	if taker := t.taker(); taker != 0 && taker != w.told {
+		// A momentary holder is not worth a line.
+		if h := t.heldBy(false).running(); h != nil && !h.maybeMomentary() {
+			w.clear()
+			w.told = taker
+			w.log.holder(h)
+		}
 	}
-	w.seen = taker
 	if w.log.Terminal {
 		fmt.Fprintf(w.log.Out, "\r\x1b[Kdcelock: waiting for %s", duration(time.Since(w.begin)))
 		w.counter = true
