@@ -3,6 +3,7 @@
 # make test     build it and run every test and smoke
 # make peers    build it and compare it with flock(1) and others that are there
 # make bench    measure it beside flock(1) and bash, in some minutes (ROUNDS=300)
+# make fuzz     fuzz every parser for FUZZTIME (30s each)
 # make lint     gofmt, go vet, staticcheck, shellcheck
 # make check    lint, and test with the race detector
 # make install  install it below PREFIX (and DESTDIR)
@@ -33,6 +34,16 @@ test: dcelock
 .PHONY: peers
 peers: dcelock
 	@tests/peers.sh
+
+FUZZTIME ?= 30s
+.PHONY: fuzz
+fuzz:
+	$(need_go)
+	@for package in ./meta ./lock ./tests; do \
+	  for fuzz in $$(go test -list '^Fuzz' $$package | grep ^Fuzz); do \
+	    go test -run '^$$' -fuzz "^$$fuzz\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s $$package || exit; \
+	  done; \
+	done
 
 .PHONY: lint
 lint:
