@@ -185,7 +185,7 @@ func search(match func(fd string) bool, near int, all bool) (found []Holder) {
 // one that this process is part of: whether it or one of its ancestors has the
 // lock in the kernel's view, or, where that cannot be had, by the identity in the
 // record. Never by a variable, which anybody can set and any child inherits.
-func (t target) heldAbove(match func(fd string) bool) bool {
+func heldAbove(path string, match func(fd string) bool) bool {
 	if l, ok, _ := holds("self", match); ok && !l.shared {
 		return true
 	}
@@ -196,7 +196,7 @@ func (t target) heldAbove(match func(fd string) bool) bool {
 			return true
 		}
 	}
-	record, err := meta.Read(meta.Path(t.path))
+	record, err := meta.Read(meta.Path(path))
 	return err == nil && record.Proven() && slices.Contains(above, record.PID)
 }
 

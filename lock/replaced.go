@@ -16,29 +16,35 @@ import (
 // should the record be gone too, the kernel's view.
 
 // supplanted explains, for a target whose lock is free, that a run holds an
-// earlier lock file; nil when there is no such run. For verified see
-// formerHolders.
-func (t target) supplanted(verified bool) *HeldError {
-	held := &HeldError{Lock: t.path, Holders: t.formerHolders(verified), Replaced: true}
-	record, err := meta.Read(meta.Path(t.path))
-	switch {
-	case len(held.Holders) > 0:
-		if err == nil {
-			held.describe(record)
-		}
-		return held
-	case err != nil:
+// earlier lock file; nil when there is no such run.
+func (t target) supplanted() *HeldError {
+	former := t.formerHolders()
+	if len(former) == 0 {
+		return outlived(t.path, t.file)
+	}
+	held := &HeldError{Lock: t.path, Holders: former, Replaced: true}
+	if record, err := meta.Read(meta.Path(t.path)); err == nil {
+		held.describe(record)
+	}
+	return held
+}
+
+// outlived explains that the recorded run goes on, though the lock on f, which is
+// at path now, is free; nil when it does not.
+func outlived(path string, f file) *HeldError {
+	record, err := meta.Read(meta.Path(path))
+	if err != nil {
 		return nil
 	}
-	other := record.LockID != "" && record.LockID != t.file.id()
-	if record.Proven() || other && record.State() == meta.Running {
-		// Proven, with this very file: somebody called LOCK_UN on the
-		// descriptor while the run goes on.
-		held.Replaced = other
-		held.describe(record)
-		return held
+	other := record.LockID != "" && record.LockID != f.id()
+	if !record.Proven() && !(other && record.State() == meta.Running) {
+		return nil
 	}
-	return nil
+	// Proven, with this very file: somebody called LOCK_UN on the descriptor
+	// while the run goes on.
+	held := &HeldError{Lock: path, Replaced: other}
+	held.describe(record)
+	return held
 }
 
 // asides are what is put behind the name of a file that is moved out of the way.
@@ -55,13 +61,12 @@ func (t target) former(fd string) bool {
 }
 
 // formerHolders are the processes that hold the lock of a file that was at the
-// target's path before. Where verified, a run that held the target's own file was
-// seen, which has made sure that there were none; there can be none since. The kernel's list of locks is short, and tells without
+// target's path before. The kernel's list of locks is short, and tells without
 // a look at every process that there are none: when no other file of the file
 // system is locked, or only files that the processes which took the locks have
 // open. A lock whose taker is gone, or has closed the file, is another's by now.
-func (t target) formerHolders(verified bool) []Holder {
-	if !t.whole && !verified {
+func (t target) formerHolders() []Holder {
+	if !t.whole {
 		return search(t.former, 0, false)
 	}
 	for _, l := range t.other {
@@ -80,5 +85,5 @@ func (t target) formerHolders(verified bool) []Holder {
 // one that this process is part of.
 func aboveReplaced(path string) bool {
 	t := look(path)
-	return t.heldAbove(t.former)
+	return heldAbove(path, t.former)
 }

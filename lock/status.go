@@ -56,7 +56,7 @@ func Inspect(at Location) (Status, error) {
 		s.Problem = err
 	}
 
-	held := t.supplanted(false)
+	held := t.supplanted()
 	if t.taker() != 0 || !t.complete() && len(t.holders(false)) > 0 {
 		held = t.heldBy(true)
 	}

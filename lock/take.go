@@ -2,6 +2,7 @@ package lock
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -19,7 +20,6 @@ type Lock struct {
 	path   string
 	fd     int
 	log    Log
-	mount  mount        // where the lock file lies
 	record *meta.Record // as written; nil when it could not be
 	nested bool         // an ancestor of this process holds the lock; fd is none
 }
@@ -50,7 +50,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 			l.fd, err = w.contend()
 		}
 		if err == nil {
-			if err = l.reclaim(w.verified == fileOf(l.fd)); err != nil {
+			if err = l.reclaim(); err != nil {
 				unix.Close(l.fd)
 			}
 		}
@@ -77,7 +77,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 		// one that was locked, and that run goes first.
 		if isAt(l.fd, at.Lock) {
 			w.took()
-			if m := l.mount; m.hostLocal() != "" {
+			if m := mountOf(at.Lock); m.hostLocal() != "" {
 				log.Warn("the lock holds on this host alone: %s (%s) is %s", m.source, m.kind, m.hostLocal())
 			}
 			return l, nil
@@ -104,13 +104,18 @@ func replacedAgain(path string) error {
 // goes on, and clears away the record of one that does not. With the lock free
 // a recorded run is over, unless its process lives: then the lock file was
 // removed or replaced, or the lock dropped, under that run, and the lock counts
-// as held. For verified see formerHolders.
-func (l *Lock) reclaim(verified bool) error {
-	t := look(l.path)
-	if held := t.supplanted(verified); held != nil {
+// as held.
+func (l *Lock) reclaim() error {
+	held := outlived(l.path, fileOf(l.fd))
+	if held == nil && !isVerified(l.fd) {
+		t := look(l.path)
+		if held = t.supplanted(); held == nil && t.complete() {
+			setVerified(l.fd)
+		}
+	}
+	if held != nil {
 		return held
 	}
-	l.mount = t.mount
 	record, err := meta.Read(meta.Path(l.path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -156,8 +161,18 @@ func (l *Lock) Release() {
 		}
 	}
 	f := fileOf(l.fd)
+	again, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", l.fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	unix.Close(l.fd)
 	l.log.Detail("released the lock")
+	if err == nil {
+		// Whoever has a copy of the descriptor keeps this one from being
+		// locked. The kernel's list would say so too, but takes long.
+		err = unix.Flock(again, unix.LOCK_EX|unix.LOCK_NB)
+		unix.Close(again)
+		if err == nil {
+			return
+		}
+	}
 	locks, whole := kernelLocks()
 	if !whole || slices.ContainsFunc(locks, func(k kernelLock) bool { return k.pid == os.Getpid() && k.ino == f.ino }) {
 		if left := search(f.is, os.Getpid(), false); len(left) > 0 {

@@ -58,8 +58,6 @@ type waiter struct {
 	fd   int        // the file being locked, -1 when none is
 	done chan error // how that ended
 
-	verified file // the lock file, when a run that held it was seen
-
 	told    int  // pid of the taker that was last spoken of, -1 for none, 0 before the first message
 	counter bool // whether the line that counts is on the terminal
 }
@@ -128,16 +126,13 @@ func (w *waiter) granted(err error) (fd int, ok bool, _ error) {
 func (w *waiter) contend() (fd int, err error) {
 	// Before anything is waited for: from then on this process may be given
 	// the lock at any moment, and would find itself.
-	t := look(w.path)
-	if t.heldAbove(t.file.is) {
+	if f, _ := fileAt(w.path); heldAbove(w.path, f.is) {
 		return 0, errNested
 	}
+	t := look(w.path)
 	var held *HeldError
 	record, err := meta.Read(meta.Path(w.path))
 	settled := err == nil && record.PID == t.taker()
-	if settled && record.LockID == t.file.id() && record.Proven() {
-		w.verified = t.file
-	}
 	for !settled && time.Since(w.begin) < momentary {
 		if err := w.queue(); err != nil {
 			return 0, err

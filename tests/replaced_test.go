@@ -164,3 +164,46 @@ func TestSharedLockAboveIsNotNested(t *testing.T) {
 		t.Error("the command ran")
 	}
 }
+
+// That a run has once made sure of a lock file does not count any more when the
+// file was away meanwhile, nor for a copy of it.
+func TestLockFileComesBack(t *testing.T) {
+	for name, comesBack := range map[string]string{
+		"itself":  `mv "$0.kept" "$0"`,
+		"a link":  `ln -f "$0.kept" "$0"`,
+		"a copy":  `cp -a "$0.kept" "$0.copy"; mv "$0.copy" "$0"`,
+		"written": `cp -a "$0.kept" "$0.new"; rm "$0"; cat "$0.new" >"$0"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newArchive(t)
+			s.dcelock("--", "true").run(t).wants(t, 0)
+			os.Rename(s.lock, s.lock+".kept")
+			holder := s.hold()
+			call{argv: []string{"bash", "-ec", comesBack, s.lock}}.run(t).wants(t, 0)
+			os.Remove(s.meta)
+			s.dcelock("--", "touch", "ran").run(t).wants(t, 1, fmt.Sprintf("Holder pid %d (running", holder.cmd.Process.Pid), "removed or replaced")
+			if exists(s.a + "/ran") {
+				t.Error("the command ran")
+			}
+		})
+	}
+}
+
+// A run beside a lock file that was made sure of before does not look through the
+// kernel's list of locks, which takes long.
+func TestFreeLockIsTakenQuickly(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("strace is not installed, so the system calls are not looked at")
+	}
+	s := newArchive(t)
+	for i := range 2 {
+		r := call{argv: []string{"strace", "-f", "-qq", "-o", s.a + "/trace", binary, "--", "true"}, dir: s.a}.run(t)
+		trace := slurp(t, s.a+"/trace")
+		if r.status != 0 || !strings.Contains(trace, "flock(") {
+			t.Skipf("strace does not work here: %+v", r)
+		}
+		if looked := strings.Contains(trace, "/proc/locks"); looked != (i == 0) {
+			t.Errorf("run %d: looked for an earlier lock file: %v", i, looked)
+		}
+	}
+}
