@@ -4,6 +4,8 @@
 # make peers    build it and compare it with flock(1) and others that are there
 # make bench    measure it beside flock(1) and bash, in some minutes (ROUNDS=300)
 # make fuzz     fuzz every parser for FUZZTIME (30s each)
+
+# make torture  run the torture test for some minutes; ROUNDS=N for longer, SEED=N to repeat one
 # make lint     gofmt, go vet, staticcheck, shellcheck
 # make check    lint, and test with the race detector
 # make install  install it below PREFIX (and DESTDIR)
@@ -44,6 +46,11 @@ fuzz:
 	    go test -run '^$$' -fuzz "^$$fuzz\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5s $$package || exit; \
 	  done; \
 	done
+
+ROUNDS ?= 12
+.PHONY: torture
+torture: dcelock
+	ROUNDS='$(ROUNDS)' SEED='$(SEED)' go test -count=1 -timeout 0 -v -run '^TestTorture' ./tests
 
 .PHONY: lint
 lint:

@@ -51,7 +51,7 @@ func (c *contest) startOne() {
 	}
 	x := &contender{id: len(c.contenders), own: 40 + c.rand.IntN(10), refused: 1}
 	x.kind = kinds[c.rand.IntN(len(kinds))]
-	long := fmt.Sprint(c.rand.IntN(1 + c.rand.IntN(20000)))
+	long := fmt.Sprint(c.rand.IntN(1 + c.rand.IntN(60000)))
 	wait := fmt.Sprintf("--wait=%.3f", c.rand.Float64())
 
 	fds := checkOneFD

@@ -61,6 +61,9 @@ func TestTorture(t *testing.T) {
 	for round := range f.rounds {
 		t.Run(fmt.Sprint("round ", round), func(t *testing.T) {
 			var contests []*contest
+			if round%2 == 1 || !f.long {
+				defer startNoise(t).end()
+			}
 			var playing sync.WaitGroup
 			for i, m := range able {
 				c := newContest(t, m, f.seed, uint64(round*len(mixes)+i), count)

@@ -1,0 +1,194 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// inject makes the fault happen; the traced run stands still meanwhile.
+func (s *steps) inject(f stepFault) {
+	if f.signal != 0 {
+		if err := unix.Kill(s.tracer.pid, f.signal); err != nil {
+			s.violated("kill: %v", err)
+		}
+	}
+	if f.files != nil && f.files.inject(s.contest) {
+		s.count.add("fault: "+f.files.name, 1)
+	}
+	if f.locks {
+		s.unlockNeighbours()
+	}
+	if f.visitor != "" {
+		s.visit(f.visitor, f.files != nil && f.files != &removeRecord)
+	}
+}
+
+// visit lets another run come by, and checks that it gets the lock if, and only
+// if, nobody has it.
+func (s *steps) visit(visitor string, removed bool) {
+	before := s.lockHolders()
+	r := result{}
+	switch visitor {
+	case probes:
+		r = call{argv: []string{"flock", "-n", "-E1", s.lock, "true"}}.run(s.t)
+		s.began = r.status == 0
+	case passes:
+		r = s.run(idVisitor, "0").run(s.t)
+		s.began = r.status == own
+	case stays:
+		s.visitor = s.run(idVisitor, "told").start(s.t)
+	case queues:
+		s.visitor = s.run(idVisitor, "0", "--wait=forever").start(s.t)
+		s.visitor.end()
+	}
+	if s.visitor != nil {
+		if !eventually(func() bool {
+			select {
+			case <-s.visitor.done:
+				return true
+			default:
+				return s.visitor.stdout() != "" || strings.Contains(s.visitor.stderr(), "waiting until")
+			}
+		}) {
+			s.violated("the other run does not begin, wait or end:\n%s", s.visitor.stderr())
+			return
+		}
+		r = result{stdout: s.visitor.stdout(), stderr: s.visitor.stderr()}
+		s.began = strings.Contains(slurp(s.t, s.folder+"/log"), fmt.Sprintf(" begin %d ", idVisitor))
+	}
+	after := s.lockHolders()
+	s.event("the other run: %s, got the lock: %v, holders %v", visitor, s.began, before)
+	wants := len(before) == 0
+	switch {
+	case visitor != queues && visitor != stays && fmt.Sprint(before) != fmt.Sprint(after):
+		s.count.add("undecided, as the lock changed hands meanwhile", 1)
+	case visitor == probes && removed:
+	case s.began != wants:
+		s.violated("the other run got the lock: %v, though the holders are %v: %s", s.began, before, r.stderr)
+	case !s.began && (visitor == passes || visitor == stays) && !strings.Contains(r.stderr, fmt.Sprintf("Holder pid %d (", before[0])):
+		s.violated("the refusal does not name pid %d: %s", before[0], r.stderr)
+	}
+	if s.began {
+		s.count.add("visitor: let in", 1)
+	} else {
+		s.count.add("visitor: kept out", 1)
+	}
+}
+
+// lockHolders are the runs that hold the lock file, or one that was there
+// before, by the kernel's view of their descriptors: pids, sorted.
+func (s *steps) lockHolders() (pids []int) {
+	for _, p := range processes(s.mark) {
+		folder := fmt.Sprintf("/proc/%d/", p.pid)
+		entries, _ := os.ReadDir(folder + "fd")
+		for _, entry := range entries {
+			link, _ := os.Readlink(folder + "fd/" + entry.Name())
+			info, _ := os.ReadFile(folder + "fdinfo/" + entry.Name())
+			if strings.HasPrefix(link, s.lock) && strings.Contains(string(info), "FLOCK") && !strings.Contains(string(info), "->") && !slices.Contains(pids, p.pid) {
+				pids = append(pids, p.pid)
+			}
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// lockNeighbours locks many files of another file system, which the kernel then
+// lists before the locks that are there already, whichever processor's list
+// those are on; it may be that the list is longer than what one read(2) gives.
+func (s *steps) lockNeighbours() {
+	folder, err := os.MkdirTemp("/dev/shm", "dcelock-neighbours-")
+	if err != nil {
+		folder = s.t.TempDir() // then of the same one
+	}
+	defer os.RemoveAll(folder) // the files live on with their descriptors
+	runtime.LockOSThread()
+	var old, one unix.CPUSet
+	_ = unix.SchedGetaffinity(0, &old)
+	for cpu := range runtime.NumCPU() {
+		one.Zero()
+		one.Set(cpu)
+		_ = unix.SchedSetaffinity(0, &one)
+		for n := range 30 {
+			fd, err := unix.Open(fmt.Sprintf("%s/%d.%d", folder, cpu, n), unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+			if err != nil {
+				continue
+			}
+			_ = unix.Flock(fd, unix.LOCK_EX)
+			s.neighbours = append(s.neighbours, fd)
+		}
+	}
+	_ = unix.SchedSetaffinity(0, &old)
+	runtime.UnlockOSThread()
+}
+
+func (s *steps) unlockNeighbours() {
+	for _, fd := range s.neighbours {
+		_ = unix.Flock(fd, unix.LOCK_UN) // whoever has a copy, just forked
+		unix.Close(fd)
+	}
+	s.neighbours = nil
+}
+
+// check is what must hold at the end of a trial.
+func (s *steps) check(f stepFault) {
+	stayed := f.visitor == stays && s.began
+	for _, p := range []*process{s.visitor, s.held} {
+		if p != nil {
+			p.end()
+		}
+	}
+	for _, p := range []*process{s.visitor, s.held} {
+		if p != nil {
+			if r := p.wait(); r.status != own && !(p == s.visitor && r.status == 1 && f.visitor == stays && !s.began) {
+				s.violated("the run beside it ended with status %d, signal %v: %s", r.status, r.signal, r.stderr)
+			}
+		}
+	}
+	for _, p := range gone(s.mark) {
+		s.violated("a %s is left: pid %d", p.role, p.pid)
+	}
+	s.events = append(s.events, fmt.Sprintf("%d the traced run ended: %x", monotonic(), int(s.tracer.end)))
+	for line := range strings.Lines(slurp(s.t, s.folder+"/log")) {
+		if strings.Contains(line, " overlap ") || strings.Contains(line, " bad ") {
+			s.violated("%s", line)
+		}
+	}
+	// How the traced run ended. It never notices another one that was kept
+	// out, or let in and gone, before it had the lock.
+	refused := s.held != nil && !s.scenario.waits
+	switch end := s.tracer.end; {
+	case f.signal != 0 && end.Signaled() && syscall.Signal(end.Signal()) == f.signal:
+	case end.Exited() && end.ExitStatus() == own && !refused && (!stayed || s.scenario.waits):
+	case end.Exited() && end.ExitStatus() == 1 && (refused || stayed):
+	case end.Exited() && end.ExitStatus() == 1 && f.visitor == queues && f.files != nil:
+		// It had the lock of the file that was removed, and had to look
+		// again: the other one may be faster.
+	default:
+		s.violated("the traced run ended with status %d, signal %v", end.ExitStatus(), end.Signal())
+	}
+	killed := f.signal == syscall.SIGKILL
+	for _, path := range []string{s.meta, s.meta + ".tmp"} {
+		if text := slurp(s.t, path); text != "" && !killed && !(s.tracer.end.Signaled() && strings.HasPrefix(text, deadRecord)) {
+			s.violated("%s is left:\n%s", path, slurp(s.t, path))
+		}
+	}
+	if fd, err := unix.Open(s.lock, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			s.violated("the lock is held, and nobody lives who could hold it: %v", err)
+		}
+		_ = unix.Flock(fd, unix.LOCK_UN)
+		unix.Close(fd)
+	}
+	if killed || len(s.violations) > 0 {
+		s.checkFiles()
+	}
+	os.Remove(s.meta)
+	os.Remove(s.meta + ".tmp")
+}
