@@ -160,18 +160,20 @@ func (s *steps) check(f stepFault) {
 			s.violated("%s", line)
 		}
 	}
-	// How the traced run ended. It never notices another one that was kept
-	// out, or let in and gone, before it had the lock.
+	// How the traced run ended: by its command's status if that ran, refused
+	// if not. It notices nothing of another one that was kept out, or let in
+	// and gone, before it had the lock.
+	ran := strings.Contains(slurp(s.t, s.folder+"/log"), fmt.Sprintf(" end %d ", idTraced))
 	refused := s.held != nil && !s.scenario.waits
 	switch end := s.tracer.end; {
 	case f.signal != 0 && end.Signaled() && syscall.Signal(end.Signal()) == f.signal:
-	case end.Exited() && end.ExitStatus() == own && !refused && (!stayed || s.scenario.waits):
-	case end.Exited() && end.ExitStatus() == 1 && (refused || stayed):
-	case end.Exited() && end.ExitStatus() == 1 && f.visitor == queues && f.files != nil:
+	case end.Exited() && end.ExitStatus() == own && ran && !refused:
+	case end.Exited() && end.ExitStatus() == 1 && !ran && (refused || stayed):
+	case end.Exited() && end.ExitStatus() == 1 && !ran && f.visitor == queues && f.files != nil:
 		// It had the lock of the file that was removed, and had to look
 		// again: the other one may be faster.
 	default:
-		s.violated("the traced run ended with status %d, signal %v", end.ExitStatus(), end.Signal())
+		s.violated("the traced run ended with status %d, signal %v; its command ran: %v", end.ExitStatus(), end.Signal(), ran)
 	}
 	killed := f.signal == syscall.SIGKILL
 	for _, path := range []string{s.meta, s.meta + ".tmp"} {

@@ -108,7 +108,7 @@ func TestTortureSteps(t *testing.T) {
 			all := len(pairs)
 			random.Shuffle(all, func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
 			if f.long {
-				pairs = pairs[:min(all, 50*f.rounds)]
+				pairs = pairs[:min(all, 20*f.rounds)]
 			} else {
 				pairs = pairs[:6]
 			}
