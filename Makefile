@@ -4,7 +4,6 @@
 # make peers    build it and compare it with flock(1) and others that are there
 # make bench    measure it beside flock(1) and bash, in some minutes (ROUNDS=300)
 # make fuzz     fuzz every parser for FUZZTIME (30s each)
-
 # make torture  run the torture test for some minutes; ROUNDS=N for longer, SEED=N to repeat one
 # make lint     gofmt, go vet, staticcheck, shellcheck
 # make check    lint, and test with the race detector
@@ -47,8 +46,8 @@ fuzz:
 	  done; \
 	done
 
-ROUNDS ?= 12
 .PHONY: torture
+torture: ROUNDS ?= 8
 torture: dcelock
 	ROUNDS='$(ROUNDS)' SEED='$(SEED)' go test -count=1 -timeout 0 -v -run '^TestTorture' ./tests
 

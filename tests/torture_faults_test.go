@@ -38,7 +38,7 @@ var mixes = []mix{
 	// lies at the path, so with them the lock file must stay where it is:
 	// a removed one makes them overlap.
 	{name: "runners", others: true, faults: []fault{kill, kill, removeRecord, moveRecord, spoilRecord}, locksKept: true},
-	{name: "removed", faults: []fault{kill, kill, removeLock, replaceLock, moveLock, removeRecord, moveRecord, spoilRecord, removeBoth, replaceBoth}},
+	{name: "removed", faults: []fault{kill, kill, removeLock, replaceLock, moveLock, removeRecord, moveRecord, spoilRecord, removeBoth, removeBoth, replaceBoth, replaceBoth}},
 	{name: "disk full", others: true, faults: []fault{kill, fill, fill, empty}, locksKept: true, disk: true},
 	{name: "permissions", others: true, faults: []fault{kill, removeRecord, chmodRoot, chmodLock, chmodRecord, chmodBack, chmodBack}, locksKept: true, users: true},
 	// What another user's processes hold is for root alone to see: between
@@ -74,12 +74,12 @@ var (
 	}}
 
 	removeBoth = fault{"remove lock and record", func(c *contest) bool {
-		record := os.Remove(c.meta)
-		return os.Remove(c.lock) == nil && record == nil
+		record := os.Remove(c.meta) == nil
+		return c.both(os.Remove(c.lock) == nil, record)
 	}}
 	replaceBoth = fault{"replace lock, remove record", func(c *contest) bool {
 		lock := os.Remove(c.lock) == nil && c.create(c.lock, "")
-		return os.Remove(c.meta) == nil && lock
+		return c.both(lock, os.Remove(c.meta) == nil)
 	}}
 
 	fill  = fault{"fill disk", func(c *contest) bool { return c.fill() }}
@@ -96,6 +96,21 @@ var (
 	chmodRecord = fault{"chmod record", func(c *contest) bool { return c.chmod(c.meta, 0o600, 0) }}
 	chmodBack   = fault{"chmod back", func(c *contest) bool { return c.chmod(c.root, 0o777) && c.chmod(c.lock, 0o666) }}
 )
+
+// both counts what was removed as one of two things, where it is the only one.
+func (c *contest) both(lock, record bool) bool {
+	switch {
+	case lock && record:
+		return true
+	case lock:
+		c.event("fault: remove lock (there is no record)")
+		c.count.add("fault: "+removeLock.name, 1)
+	case record:
+		c.event("fault: remove record (there is no lock)")
+		c.count.add("fault: "+removeRecord.name, 1)
+	}
+	return false
+}
 
 // create makes a file, unless a contender was faster.
 func (c *contest) create(path, text string) bool {

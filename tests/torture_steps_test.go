@@ -22,6 +22,8 @@ type scenario struct {
 	holder func(*steps)
 	waits  bool // the holder ends when the run waits for it; else it stays
 	status bool // not a run, but a look at the lock
+
+	removed bool // the holder's lock file and record are removed
 }
 
 var scenarios = []scenario{
@@ -34,9 +36,9 @@ var scenarios = []scenario{
 	}},
 	{name: "wait", flags: []string{"--wait=forever"}, holder: (*steps).hold, waits: true},
 	{name: "held lock", holder: (*steps).hold},
-	{name: "removed lock", holder: (*steps).holdRemoved},
+	{name: "removed lock", holder: (*steps).holdRemoved, removed: true},
 	{name: "status of a held lock", holder: (*steps).hold, status: true},
-	{name: "status of a removed lock", holder: (*steps).holdRemoved, status: true},
+	{name: "status of a removed lock", holder: (*steps).holdRemoved, removed: true, status: true},
 }
 
 const deadRecord = "pid=2147483646\nstarted=2026-06-04T06:39:46Z\n"
@@ -108,7 +110,7 @@ func TestTortureSteps(t *testing.T) {
 			all := len(pairs)
 			random.Shuffle(all, func(i, j int) { pairs[i], pairs[j] = pairs[j], pairs[i] })
 			if f.long {
-				pairs = pairs[:min(all, 20*f.rounds)]
+				pairs = pairs[:min(all, 15*f.rounds)]
 			} else {
 				pairs = pairs[:6]
 			}
@@ -121,6 +123,13 @@ func TestTortureSteps(t *testing.T) {
 				t.Errorf("SEED=%d: %d of %d trials failed", f.seed, s.failed, len(pairs))
 			}
 		})
+	}
+	if f.thorough() && !t.Failed() {
+		for _, fault := range stepFaults() {
+			if count.sum("step: "+fault.name) == 0 {
+				t.Errorf("never injected: %s", fault.name)
+			}
+		}
 	}
 	t.Logf("what happened:\n%v", count)
 	t.Logf("SEED=%d: %d scenarios in %v, %d steps of %d different system calls, %d of %d possible faults injected (%d not reached), %d violations", f.seed, len(scenarios),

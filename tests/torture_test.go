@@ -3,8 +3,10 @@ package tests
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,6 +39,9 @@ func formOf(t *testing.T) form {
 	t.Logf("SEED=%d", f.seed)
 	return f
 }
+
+// thorough tells whether a run is long enough for everything to have happened.
+func (f form) thorough() bool { return f.long && f.rounds >= 8 }
 
 // Many contenders of all kinds meet on a few archive roots, while faults are
 // injected at random moments.
@@ -79,9 +84,38 @@ func TestTorture(t *testing.T) {
 			}
 		})
 	}
+	if f.thorough() {
+		allHappened(t, able, count)
+	}
 	t.Logf("what happened:\n%v", count)
 	t.Logf("SEED=%d: %d rounds in %v, %d runs, %d commands, %d refused, %d kills, %d removals, %d other faults, %d probes, %d violations", f.seed,
 		f.rounds, time.Since(begin).Round(time.Second), count.sum("run:"), count.sum("command"), count.sum("refused"), count.sum("kill:"),
 		count.sum("fault: remove")+count.sum("fault: replace")+count.sum("fault: move"),
 		count.sum("fault: fill")+count.sum("fault: chmod")+count.sum("fault: spoil"), count.sum("probe:"), count.sum("violation"))
+}
+
+// allHappened fails the test unless each fault was injected, each kind of process
+// killed, and each kind of contender started.
+func allHappened(t *testing.T, able []mix, count *tally) {
+	var wants []string
+	for _, m := range able {
+		for _, f := range m.faults {
+			if f.name != "" {
+				wants = append(wants, "fault: "+f.name)
+			}
+		}
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT} {
+		for _, role := range []string{roleWrapper, roleWaiter, roleCommand} {
+			wants = append(wants, fmt.Sprintf("kill: %v to a %s", sig, role))
+		}
+	}
+	for _, kind := range slices.Concat(dcelocks, others) {
+		wants = append(wants, "run: "+kind)
+	}
+	for _, what := range wants {
+		if count.sum(what) == 0 {
+			t.Errorf("never happened: %s", what)
+		}
+	}
 }
