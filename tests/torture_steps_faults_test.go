@@ -11,6 +11,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A step fault is what happens while the run stands still.
+type stepFault struct {
+	name    string
+	signal  syscall.Signal // to the run
+	files   *fault
+	visitor string // another run that comes by, after what happened to the files
+	after   *fault // what happens to the files behind the visitor
+	locks   bool   // other files' locks are given back
+}
+
+// The visitors.
+const (
+	passes = "a run passes" // to its end
+	stays  = "a run stays"  // if it gets the lock, until the first one waits or ends
+	queues = "a run waits"
+	probes = "flock -n"
+)
+
+// stepFaults are all of them.
+func stepFaults() (all []stepFault) {
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT} {
+		all = append(all, stepFault{name: unix.SignalName(sig), signal: sig})
+	}
+	for _, visitor := range []string{passes, stays, queues, probes} {
+		all = append(all, stepFault{name: visitor, visitor: visitor})
+	}
+	for _, files := range []*fault{&removeLock, &replaceLock, &moveLock, &removeRecord, &removeBoth} {
+		all = append(all, stepFault{name: files.name, files: files})
+		for _, visitor := range []string{passes, stays, queues} {
+			all = append(all, stepFault{name: files.name + ", " + visitor, files: files, visitor: visitor})
+		}
+	}
+	for _, files := range []*fault{&removeLock, &replaceLock, &moveLock} {
+		all = append(all, stepFault{name: files.name + ", a run stays, " + removeRecord.name, files: files, visitor: stays, after: &removeRecord})
+	}
+	return append(all, stepFault{name: "other files are unlocked", locks: true})
+}
+
 // inject makes the fault happen; the traced run stands still meanwhile.
 func (s *steps) inject(f stepFault) {
 	if f.signal != 0 {
@@ -26,6 +64,9 @@ func (s *steps) inject(f stepFault) {
 	}
 	if f.visitor != "" {
 		s.visit(f.visitor, f.files != nil && f.files != &removeRecord)
+	}
+	if f.after != nil && f.after.inject(s.contest) {
+		s.count.add("fault: "+f.after.name, 1)
 	}
 }
 
@@ -136,63 +177,4 @@ func (s *steps) unlockNeighbours() {
 		unix.Close(fd)
 	}
 	s.neighbours = nil
-}
-
-// check is what must hold at the end of a trial.
-func (s *steps) check(f stepFault) {
-	stayed := f.visitor == stays && s.began
-	for _, p := range []*process{s.visitor, s.held} {
-		if p != nil {
-			p.end()
-		}
-	}
-	for _, p := range []*process{s.visitor, s.held} {
-		if p != nil {
-			if r := p.wait(); r.status != own && !(p == s.visitor && r.status == 1 && f.visitor == stays && !s.began) {
-				s.violated("the run beside it ended with status %d, signal %v: %s", r.status, r.signal, r.stderr)
-			}
-		}
-	}
-	for _, p := range gone(s.mark) {
-		s.violated("a %s is left: pid %d", p.role, p.pid)
-	}
-	s.events = append(s.events, fmt.Sprintf("%d the traced run ended: %x", monotonic(), int(s.tracer.end)))
-	for line := range strings.Lines(slurp(s.t, s.folder+"/log")) {
-		if strings.Contains(line, " overlap ") || strings.Contains(line, " bad ") {
-			s.violated("%s", line)
-		}
-	}
-	// How the traced run ended: by its command's status if that ran, refused
-	// if not. It notices nothing of another one that was kept out, or let in
-	// and gone, before it had the lock.
-	ran := strings.Contains(slurp(s.t, s.folder+"/log"), fmt.Sprintf(" end %d ", idTraced))
-	refused := s.held != nil && !s.scenario.waits
-	switch end := s.tracer.end; {
-	case f.signal != 0 && end.Signaled() && syscall.Signal(end.Signal()) == f.signal:
-	case end.Exited() && end.ExitStatus() == own && ran && !refused:
-	case end.Exited() && end.ExitStatus() == 1 && !ran && (refused || stayed):
-	case end.Exited() && end.ExitStatus() == 1 && !ran && f.visitor == queues && f.files != nil:
-		// It had the lock of the file that was removed, and had to look
-		// again: the other one may be faster.
-	default:
-		s.violated("the traced run ended with status %d, signal %v; its command ran: %v", end.ExitStatus(), end.Signal(), ran)
-	}
-	killed := f.signal == syscall.SIGKILL
-	for _, path := range []string{s.meta, s.meta + ".tmp"} {
-		if text := slurp(s.t, path); text != "" && !killed && !(s.tracer.end.Signaled() && strings.HasPrefix(text, deadRecord)) {
-			s.violated("%s is left:\n%s", path, slurp(s.t, path))
-		}
-	}
-	if fd, err := unix.Open(s.lock, unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			s.violated("the lock is held, and nobody lives who could hold it: %v", err)
-		}
-		_ = unix.Flock(fd, unix.LOCK_UN)
-		unix.Close(fd)
-	}
-	if killed || len(s.violations) > 0 {
-		s.checkFiles()
-	}
-	os.Remove(s.meta)
-	os.Remove(s.meta + ".tmp")
 }

@@ -6,11 +6,8 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A scenario is a run of dcelock that is stopped at every system call from the
@@ -42,40 +39,6 @@ var scenarios = []scenario{
 }
 
 const deadRecord = "pid=2147483646\nstarted=2026-06-04T06:39:46Z\n"
-
-// A step fault is what happens while the run stands still.
-type stepFault struct {
-	name    string
-	signal  syscall.Signal // to the run
-	files   *fault
-	visitor string // another run that comes by, after what happened to the files
-	locks   bool   // other files' locks are given back
-}
-
-// The visitors.
-const (
-	passes = "a run passes" // to its end
-	stays  = "a run stays"  // if it gets the lock, until the first one waits or ends
-	queues = "a run waits"
-	probes = "flock -n"
-)
-
-// stepFaults are all of them.
-func stepFaults() (all []stepFault) {
-	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT} {
-		all = append(all, stepFault{name: unix.SignalName(sig), signal: sig})
-	}
-	for _, visitor := range []string{passes, stays, queues, probes} {
-		all = append(all, stepFault{name: visitor, visitor: visitor})
-	}
-	for _, files := range []*fault{&removeLock, &replaceLock, &moveLock, &removeRecord, &removeBoth} {
-		all = append(all, stepFault{name: files.name, files: files})
-		for _, visitor := range []string{passes, stays, queues} {
-			all = append(all, stepFault{name: files.name + ", " + visitor, files: files, visitor: visitor})
-		}
-	}
-	return append(all, stepFault{name: "other files are unlocked", locks: true})
-}
 
 // TestTortureSteps injects each fault at each step of taking, holding and
 // releasing the lock; in the short form, a few faults at a few steps.
