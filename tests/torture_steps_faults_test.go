@@ -29,6 +29,9 @@ const (
 	probes = "flock -n"
 )
 
+// otherLocks is the fault that makes the kernel's list of locks a shorter one.
+var otherLocks = stepFault{name: "other files are unlocked", locks: true}
+
 // stepFaults are all of them.
 func stepFaults() (all []stepFault) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT} {
@@ -46,7 +49,7 @@ func stepFaults() (all []stepFault) {
 	for _, files := range []*fault{&removeLock, &replaceLock, &moveLock} {
 		all = append(all, stepFault{name: files.name + ", a run stays, " + removeRecord.name, files: files, visitor: stays, after: &removeRecord})
 	}
-	return append(all, stepFault{name: "other files are unlocked", locks: true})
+	return append(all, otherLocks)
 }
 
 // inject makes the fault happen; the traced run stands still meanwhile.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A scenario is a run of dcelock that is stopped at every system call from the
@@ -75,7 +77,15 @@ func TestTortureSteps(t *testing.T) {
 			if f.long {
 				pairs = pairs[:min(all, 15*f.rounds)]
 			} else {
-				pairs = pairs[:6]
+				pairs = pairs[:5]
+			}
+			// Where the kernel's list of locks is read, which it gives in
+			// pieces, what changes it is always injected.
+			for _, step := range s.reads {
+				if !f.long && !sc.removed {
+					break
+				}
+				pairs = append(pairs, pair{step, otherLocks})
 			}
 			for _, p := range pairs {
 				s.trial(p.step, p.fault)
@@ -104,6 +114,7 @@ type steps struct {
 	*contest
 	scenario
 	numbers map[uint64]bool // of the system calls that were seen
+	reads   []int           // the steps that read the kernel's list of locks
 	failed  int             // trials
 
 	// Of one trial:
@@ -173,6 +184,7 @@ func (s *steps) trial(step int, f stepFault) {
 	defer null.Close()
 	begun, injected := false, false
 	var walk walk
+	reading := false
 	s.tracer = &tracer{}
 	s.tracer.enter = func(call systemCall) {
 		begun = begun || strings.HasPrefix(call.path, s.lock)
@@ -184,6 +196,10 @@ func (s *steps) trial(step int, f stepFault) {
 			if s.visitor != nil {
 				s.visitor.end()
 			}
+		}
+		reading = call.path == "/proc/locks" || reading && call.number != unix.SYS_CLOSE
+		if reading && call.number == unix.SYS_READ && step < 0 {
+			s.reads = append(s.reads, s.step)
 		}
 		if s.numbers[call.number] = true; s.step == step {
 			s.event("step %d, system call %d %s: %s", step, call.number, call.path, f.name)
