@@ -61,11 +61,7 @@ func look(path string) target {
 		where = folderOf(path)
 	}
 	t.mount = mountOf(where)
-	folder, _ := physical(folderOf(path))
-	t.real = strings.TrimSuffix(folder, "/") + "/" + filepath.Base(path)
-	if real, err := filepath.EvalSymlinks(t.real); err == nil {
-		t.real = real
-	}
+	t.real = realPath(path)
 	locks, whole := kernelLocks()
 	t.whole = whole
 	for _, l := range locks {
@@ -81,6 +77,16 @@ func look(path string) target {
 		}
 	}
 	return t
+}
+
+// realPath is a lock file's path as the kernel shows it: absolute, without links.
+func realPath(path string) string {
+	folder, _ := physical(folderOf(path))
+	real := strings.TrimSuffix(folder, "/") + "/" + filepath.Base(path)
+	if resolved, err := filepath.EvalSymlinks(real); err == nil {
+		return resolved
+	}
+	return real
 }
 
 // taker is the pid of the process that took the lock on the target; 0 when the
@@ -181,18 +187,26 @@ func search(match func(fd string) bool, near int, all bool) (found []Holder) {
 	return found
 }
 
-// heldAbove tells whether the run that holds the lock on a file that matches is
-// one that this process is part of: whether it or one of its ancestors has the
+// heldAbove tells whether the run that holds the lock, on the file that is at
+// path or one that was there before, is one that this process is part of:
+// whether one of its ancestors, or it itself where self is asked for, has the
 // lock in the kernel's view, or, where that cannot be had, by the identity in the
 // record. Never by a variable, which anybody can set and any child inherits.
-func heldAbove(path string, match func(fd string) bool) bool {
-	if l, ok, _ := holds("self", match); ok && !l.shared {
-		return true
-	}
+func heldAbove(path string, self bool) bool {
+	f, _ := fileAt(path)
+	former := formerly(realPath(path))
+	match := func(fd string) bool { return f.is(fd) || former(fd) }
 	above := meta.Ancestors()
+	var look []string
+	if self {
+		look = append(look, "self")
+	}
 	for _, pid := range above {
+		look = append(look, strconv.Itoa(pid))
+	}
+	for _, pid := range look {
 		// A shared lock lets others in: it makes nobody the only one.
-		if l, ok, _ := holds(strconv.Itoa(pid), match); ok && !l.shared {
+		if l, ok, _ := holds(pid, match); ok && !l.shared {
 			return true
 		}
 	}

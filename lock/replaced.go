@@ -50,14 +50,16 @@ func outlived(path string, f file) *HeldError {
 // asides are what is put behind the name of a file that is moved out of the way.
 var asides = []string{".old", ".bak", ".orig", "~"}
 
-// former matches descriptors of files that were at the target's path before:
-// the link of one reads "PATH (deleted)", or PATH as backups are named. Not any
-// longer name: a neighbour's lock is not this one's.
-func (t target) former(fd string) bool {
-	link, err := os.Readlink(fd)
-	name, deleted := strings.CutSuffix(link, " (deleted)")
-	rest, ok := strings.CutPrefix(name, t.real)
-	return err == nil && ok && (rest == "" && deleted || slices.Contains(asides, rest))
+// formerly matches descriptors of files that were at a path before: the link of
+// one reads "PATH (deleted)", or PATH as backups are named. Not any longer name:
+// a neighbour's lock is not this one's.
+func formerly(real string) func(fd string) bool {
+	return func(fd string) bool {
+		link, err := os.Readlink(fd)
+		name, deleted := strings.CutSuffix(link, " (deleted)")
+		rest, ok := strings.CutPrefix(name, real)
+		return err == nil && ok && (rest == "" && deleted || slices.Contains(asides, rest))
+	}
 }
 
 // formerHolders are the processes that hold the lock of a file that was at the
@@ -66,24 +68,18 @@ func (t target) former(fd string) bool {
 // system is locked, or only files that the processes which took the locks have
 // open. A lock whose taker is gone, or has closed the file, is another's by now.
 func (t target) formerHolders() []Holder {
+	former := formerly(t.real)
 	if !t.whole {
-		return search(t.former, 0, false)
+		return search(former, 0, false)
 	}
 	for _, l := range t.other {
 		elsewhere := func(fd string) bool {
 			f, ok := fileBehind(fd)
-			return ok && f.ino == l.ino && !t.former(fd)
+			return ok && f.ino == l.ino && !former(fd)
 		}
 		if _, ok, err := holds(strconv.Itoa(l.pid), elsewhere); !ok && !mayNotLook(err) {
-			return search(t.former, l.pid, false)
+			return search(former, l.pid, false)
 		}
 	}
 	return nil
-}
-
-// aboveReplaced tells whether the run that holds an earlier lock file at path is
-// one that this process is part of.
-func aboveReplaced(path string) bool {
-	t := look(path)
-	return heldAbove(path, t.former)
 }

@@ -56,7 +56,9 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 		}
 		held := isHeldError(err)
 		switch {
-		case errors.Is(err, errNested), held != nil && held.Replaced && aboveReplaced(at.Lock):
+		// Asked again, as files come and go; not of this process, which may
+		// be given the lock just now.
+		case errors.Is(err, errNested), held != nil && heldAbove(at.Lock, false):
 			l.log.Detail("an outer run holds the lock; running under it")
 			signals.keep()
 			l.nested = true
@@ -71,11 +73,10 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 			return nil, err
 		}
 		signals.keep()
-		l.writeRecord(record)
 		// Whoever locks a new file from here on finds the record. Somebody
 		// may have done so before, and then the file here is no longer the
 		// one that was locked, and that run goes first.
-		if isAt(l.fd, at.Lock) {
+		if isAt(l.fd, at.Lock) && l.writeRecord(record) && isAt(l.fd, at.Lock) {
 			w.took()
 			if m := mountOf(at.Lock); m.hostLocal() != "" {
 				log.Warn("the lock holds on this host alone: %s (%s) is %s", m.source, m.kind, m.hostLocal())
@@ -135,16 +136,31 @@ func (l *Lock) reclaim() error {
 }
 
 // removeStale removes the record of a run that is over, so that it does not
-// seem to be this run's should that one be impossible to write.
-func (l *Lock) removeStale() { _ = os.Remove(meta.Path(l.path)) }
+// seem to be this run's should that one be impossible to write; unless the file
+// was replaced, for then the record may be another run's by now.
+func (l *Lock) removeStale() {
+	if isAt(l.fd, l.path) {
+		_ = os.Remove(meta.Path(l.path))
+	}
+}
 
-func (l *Lock) writeRecord(record meta.Record) {
+// writeRecord writes the record, or warns that it cannot. It is false when there
+// is another one, of a run that came first.
+func (l *Lock) writeRecord(record meta.Record) bool {
 	record.Started, record.LockID = time.Now().UTC(), fileOf(l.fd).id()
-	if err := meta.Write(meta.Path(l.path), record); err != nil {
+	err := meta.Write(meta.Path(l.path), record, false)
+	if errors.Is(err, fs.ErrExist) {
+		if !isAt(l.fd, l.path) {
+			return false
+		}
+		err = meta.Write(meta.Path(l.path), record, true) // one that could not be removed
+	}
+	if err != nil {
 		l.log.Warn("the record of this run cannot be written, so others cannot see who holds the lock: %v", err)
-		return
+		return true
 	}
 	l.record = &record
+	return true
 }
 
 // Release removes the record, while the lock is still held, and closes the

@@ -126,7 +126,7 @@ func (w *waiter) granted(err error) (fd int, ok bool, _ error) {
 func (w *waiter) contend() (fd int, err error) {
 	// Before anything is waited for: from then on this process may be given
 	// the lock at any moment, and would find itself.
-	if f, _ := fileAt(w.path); heldAbove(w.path, f.is) {
+	if heldAbove(w.path, true) {
 		return 0, errNested
 	}
 	t := look(w.path)

@@ -65,8 +65,9 @@ func readFile(path string) ([]byte, error) {
 // so that a reader sees the whole record or none. Only the lock's holder may
 // call it: the lock is what makes the temporary file's fixed name safe, and
 // the fixed name is what keeps killed runs from piling up temporary files.
-// Not synced to disk: a record outlives its boot only to be reclaimed.
-func Write(path string, r Record) (err error) {
+// Where a record is there already and is not to be replaced, the error is
+// fs.ErrExist. Not synced to disk: a record outlives its boot only to be reclaimed.
+func Write(path string, r Record, replace bool) (err error) {
 	// The file is gone again when a second run writes too, because somebody
 	// replaced the lock file; the caller finds out, and this run may be the
 	// rightful one.
@@ -74,7 +75,14 @@ func Write(path string, r Record) (err error) {
 		if err = writeNew(path+".tmp", r.encode()); err != nil {
 			return err
 		}
-		if err = os.Rename(path+".tmp", path); !errors.Is(err, fs.ErrNotExist) {
+		err = unix.EINVAL
+		if !replace {
+			err = unix.Renameat2(unix.AT_FDCWD, path+".tmp", unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+		}
+		if err == unix.EINVAL || err == unix.ENOSYS { // not every file system has that
+			err = os.Rename(path+".tmp", path)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
@@ -113,6 +121,9 @@ func writeNew(path string, data []byte) error {
 // the lock is held: then nobody else has a reason to write one in between.
 func Remove(path string, r Record) error {
 	data, err := readFile(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return err
+	}
 	if err != nil || !bytes.Equal(data, r.encode()) {
 		return nil
 	}

@@ -74,7 +74,7 @@ func TestRemoveOnlyItsOwn(t *testing.T) {
 	if err := Remove(path, mine); err != nil {
 		t.Errorf("nothing there: %v", err)
 	}
-	if err := Write(path, other); err != nil {
+	if err := Write(path, other, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := Remove(path, mine); err != nil {
