@@ -17,6 +17,7 @@ SCRIPTS = .ci/run $(wildcard tests/*.sh)
 # $(call need,TOOL,HOW TO GET IT)
 need = @command -v $(1) >/dev/null || { echo 'make $@ needs $(1); get it with: $(2)' >&2; exit 1; }
 need_go = $(call need,go,your package manager or go.dev/dl (1.26 or later))
+need_jq = $(call need,jq,apt-get install jq)
 need_cc = $(call need,gcc,apt-get install gcc libc6-dev (the race detector is linked by it))
 
 dcelock: $(SOURCES)
@@ -63,13 +64,15 @@ lint:
 .PHONY: check
 check: lint dcelock
 	$(need_cc)
+	$(need_jq)
 	CGO_ENABLED=1 go test -count=1 -race ./...
 	go test -count=1 ./tests
 	tests/run-all-smokes.sh
+	tests/peers.sh --check
 
 .PHONY: bench
 bench: dcelock
-	$(call need,jq,apt-get install jq)
+	$(need_jq)
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && trap 'exit 1' INT TERM && cd tests && \
 	TMPDIR=$$work BENCH='$(CURDIR)/dcelock' ROUNDS='$(ROUNDS)' go test -count=1 -timeout=1h -run '^TestBench$$'
 

@@ -72,7 +72,7 @@ func (l Log) pace() time.Duration {
 	if l.Terminal {
 		return time.Second
 	}
-	return 5 * time.Second
+	return 10 * time.Second
 }
 
 // holder notes what is known of a holder, if there is one.
