@@ -97,4 +97,6 @@ func TestSecretsInTheKernelsView(t *testing.T) {
 			t.Errorf("%v: %s", c.argv, text)
 		}
 	}
+	holder.end()
+	waiter.wait()
 }
