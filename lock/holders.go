@@ -214,15 +214,34 @@ func heldAbove(path string, self bool) bool {
 	return err == nil && record.Proven() && slices.Contains(above, record.PID)
 }
 
-// heldBy explains a lock that is held: by its record, and by the kernel's view
-// where all holders are asked for, or the record is missing or its process is
-// not the one that took the lock.
-func (t target) heldBy(all bool) *HeldError {
-	held := &HeldError{Lock: t.path}
-	record, err := meta.Read(meta.Path(t.path))
-	if all || err != nil || record.State() != meta.Running || t.taker() != record.PID {
-		held.Holders = t.holders(all)
+// explain explains a lock that is held.
+func explain(path string) *HeldError {
+	if held := recorded(path); held != nil {
+		return held
 	}
+	return look(path).heldBy(false)
+}
+
+// recorded explains a lock that is held by the process that its record names, if
+// that can be seen at that process alone: the kernel's list takes long.
+func recorded(path string) *HeldError {
+	record, err := meta.Read(meta.Path(path))
+	if err != nil || !record.Proven() {
+		return nil
+	}
+	f, _ := fileAt(path)
+	if _, ok, _ := holds(strconv.Itoa(record.PID), f.is); !ok {
+		return nil
+	}
+	held := &HeldError{Lock: path}
+	held.describe(record)
+	return held
+}
+
+// heldBy explains a lock that is held, by its record and by the kernel's view.
+func (t target) heldBy(all bool) *HeldError {
+	held := &HeldError{Lock: t.path, Holders: t.holders(all)}
+	record, err := meta.Read(meta.Path(t.path))
 	switch {
 	case err == nil:
 		held.describe(record)

@@ -129,29 +129,28 @@ func (w *waiter) contend() (fd int, err error) {
 	if heldAbove(w.path, true) {
 		return 0, errNested
 	}
-	t := look(w.path)
-	var held *HeldError
-	record, err := meta.Read(meta.Path(w.path))
-	settled := err == nil && record.PID == t.taker()
-	for !settled && time.Since(w.begin) < momentary {
+	held := recorded(w.path)
+	for settled := held != nil; !settled && time.Since(w.begin) < momentary; {
 		if err := w.queue(); err != nil {
 			return 0, err
 		}
-		before, until := t.taker(), time.Since(w.begin)+grace
+		t, until := look(w.path), time.Since(w.begin)+grace
 		held = t.heldBy(false) // this search takes a part of the while
+		if len(held.Holders) > 0 && held.Holders[0].Source == FromRecord && held.Holders[0].PID == t.taker() {
+			break // a run that was killed: what it left is no script that looks
+		}
 		if fd, err = w.lock(until); !errors.Is(err, errHeld) {
 			return fd, err
 		}
-		t = look(w.path)
-		settled = before != 0 && t.taker() == before && !slices.ContainsFunc(held.Holders, Holder.maybeMomentary)
+		settled = t.taker() != 0 && t.taker() == look(w.path).taker() && !slices.ContainsFunc(held.Holders, Holder.maybeMomentary)
 	}
 	if held == nil {
-		held = t.heldBy(false)
+		held = explain(w.path)
 	}
 	if fd, err = w.refuse(held); errors.Is(err, held) && w.left(w.limit) > 0 {
 		w.announce(held)
 		if fd, err = w.lock(w.limit); errors.Is(err, errHeld) {
-			return w.refuse(look(w.path).heldBy(false))
+			return w.refuse(explain(w.path))
 		}
 	}
 	return fd, err
@@ -219,14 +218,11 @@ func (w *waiter) tell() {
 	if w.told == 0 || w.log.Quiet {
 		return
 	}
-	t := look(w.path)
-	if taker := t.taker(); taker != 0 && taker != w.told {
-		// A momentary holder is not worth a line.
-		if h := t.heldBy(false).running(); h != nil && !h.maybeMomentary() {
-			w.clear()
-			w.told = taker
-			w.log.holder(h)
-		}
+	// A momentary holder is not worth a line.
+	if h := explain(w.path).running(); h != nil && h.Taker != w.told && !h.maybeMomentary() {
+		w.clear()
+		w.told = h.Taker
+		w.log.holder(h)
 	}
 	if w.log.Terminal {
 		fmt.Fprintf(w.log.Out, "\r\x1b[Kdcelock: waiting for %s", duration(time.Since(w.begin)))
