@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"os/user"
 	"strconv"
@@ -26,7 +27,7 @@ func Describe(pid int) (Record, error) {
 		return Record{}, err
 	}
 	r := Record{Process: Process{PID: pid, StartTicks: s.start}, Started: time.Now().Add(-age(s.start)).UTC().Truncate(time.Second)}
-	r.Command = orUnknown(commandLine(folder))
+	r.Command = cmp.Or(commandLine(folder), unknown)
 	var info unix.Stat_t
 	if unix.Stat(folder, &info) == nil {
 		r.User = UserName(int(info.Uid))

@@ -5,6 +5,7 @@ package meta
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -23,7 +24,8 @@ type Record struct {
 	LockID  string // "device:inode" of the lock file, decimal, as stat(2) gives them
 }
 
-// unknown stands where the three keys that scripts grep may not be empty.
+// unknown stands in place of a command that is not known: scripts grep that key,
+// and it may not be empty.
 const unknown = "unknown"
 
 // encode gives the text of the file. The first three lines are read by scripts
@@ -43,7 +45,7 @@ func (r Record) encode() []byte {
 	}
 	line("pid", strconv.Itoa(r.PID))
 	line("started", r.Started.UTC().Format(time.RFC3339))
-	line("cmd", orUnknown(r.Command))
+	line("cmd", cmp.Or(r.Command, unknown))
 	line("host", r.Host)
 	line("user", r.User)
 	line("cwd", r.Folder)
@@ -52,13 +54,6 @@ func (r Record) encode() []byte {
 	number("pid_ns", r.PIDNamespace)
 	line("lock_id", r.LockID)
 	return b.Bytes()
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return unknown
-	}
-	return s
 }
 
 // errNoPID is what parse says of text that names no process.
@@ -88,10 +83,7 @@ func parse(data []byte) (Record, error) {
 	if err != nil || pid < 1 {
 		return Record{}, errNoPID
 	}
-	started, err := time.Parse(time.RFC3339, raw("started"))
-	if err != nil {
-		started = time.Time{}
-	}
+	started, _ := time.Parse(time.RFC3339, raw("started")) // zero when it is none
 	return Record{
 		Process: Process{
 			PID:          int(pid),
@@ -101,7 +93,7 @@ func parse(data []byte) (Record, error) {
 			PIDNamespace: number("pid_ns"),
 		},
 		Started: started.UTC(),
-		Command: orUnknown(shown(raw("cmd"))),
+		Command: cmp.Or(shown(raw("cmd")), unknown),
 		User:    shown(raw("user")),
 		Folder:  shown(raw("cwd")),
 		LockID:  raw("lock_id"),

@@ -103,9 +103,6 @@ func isPrintable(s string) bool {
 // terminal, a log or a line-reading script makes of the text around it:
 // control characters, line separators, bidirectional controls, invalid UTF-8.
 func Printable(s string) string {
-	if isPrintable(s) {
-		return s
-	}
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
