@@ -243,13 +243,13 @@ func (e usageError) Error() string { return e.err.Error() + " (see dcelock --hel
 // exitStatus is the one place that turns errors into exit statuses; conflict
 // is the one for a held lock.
 func exitStatus(err error, conflict int) int {
-	if errors.As(err, new(*lock.HeldError)) {
+	if _, ok := errors.AsType[*lock.HeldError](err); ok {
 		return conflict
 	}
-	if errors.As(err, new(usageError)) {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return 64 // EX_USAGE of sysexits.h, and so on below
 	}
-	if failed := new(lock.Error); errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*lock.Error](err); ok {
 		return statuses[failed.Kind]
 	}
 	return 70 // EX_SOFTWARE: an error that no rule foresees

@@ -37,7 +37,7 @@ func parseConfig(path string, data []byte) (archiveRoot string, err error) {
 	// A map, because struct keys are matched without regard to case.
 	var config map[string]json.RawMessage
 	err = json.Unmarshal(data, &config)
-	if syntax := new(json.SyntaxError); errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		line := 1 + bytes.Count(data[:syntax.Offset], []byte("\n"))
 		return "", fail(BadConfig, "config %s is not valid JSON: line %d: %w", path, line, err)
 	}
@@ -80,7 +80,7 @@ func absoluteRoot(config, root string) (string, error) {
 // bare is err without the operation and path that an *os.PathError adds,
 // where the message around it names them already.
 func bare(err error) error {
-	if errno := syscall.Errno(0); errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}
 	return err

@@ -60,7 +60,7 @@ func (l Log) Detail(format string, args ...any) {
 // Error prints err, and for a held lock who holds it and what can be done.
 func (l Log) Error(err error) {
 	l.line(err.Error())
-	if held := new(HeldError); errors.As(err, &held) {
+	if held, ok := errors.AsType[*HeldError](err); ok {
 		for _, text := range held.details(time.Now()) {
 			l.line(text)
 		}

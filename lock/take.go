@@ -54,7 +54,7 @@ func Take(at Location, command []string, wait time.Duration, log Log, signals *S
 				unix.Close(l.fd)
 			}
 		}
-		held := isHeldError(err)
+		held, _ := errors.AsType[*HeldError](err) // nil when it is none
 		switch {
 		// Asked again, as files come and go; not of this process, which may
 		// be given the lock just now.

@@ -256,12 +256,3 @@ func (w *waiter) gaveUp(held *HeldError) *HeldError {
 	}
 	return held
 }
-
-// isHeldError returns err as a *HeldError, nil when it is none.
-func isHeldError(err error) *HeldError {
-	held := new(HeldError)
-	if errors.As(err, &held) {
-		return held
-	}
-	return nil
-}
