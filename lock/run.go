@@ -2,6 +2,7 @@ package lock
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -53,19 +54,12 @@ func run(command Command, environment []string, signals *Signals) (syscall.WaitS
 	return status, nil
 }
 
-// withVariables is environment with the given NAME=VALUE entries, each in
-// place of any entry of its name.
+// withVariables is environment, which it takes over, with the given NAME=VALUE
+// entries, each in place of any entry of its name.
 func withVariables(environment, added []string) []string {
-	result := make([]string, 0, len(environment)+len(added))
-next:
-	for _, entry := range environment {
-		for _, variable := range added {
-			name, _, _ := strings.Cut(variable, "=")
-			if strings.HasPrefix(entry, name+"=") {
-				continue next
-			}
-		}
-		result = append(result, entry)
+	for _, variable := range added {
+		name, _, _ := strings.Cut(variable, "=")
+		environment = slices.DeleteFunc(environment, func(entry string) bool { return strings.HasPrefix(entry, name+"=") })
 	}
-	return append(result, added...)
+	return append(environment, added...)
 }
