@@ -61,7 +61,7 @@ func (l Log) Detail(format string, args ...any) {
 func (l Log) Error(err error) {
 	l.line(err.Error())
 	if held, ok := errors.AsType[*HeldError](err); ok {
-		for _, text := range held.details(time.Now()) {
+		for _, text := range held.details() {
 			l.line(text)
 		}
 	}
@@ -75,14 +75,10 @@ func (l Log) pace() time.Duration {
 	return 10 * time.Second
 }
 
-// holder notes what is known of a holder, if there is one.
+// holder notes what is known of a holder.
 func (l Log) holder(h *Holder) {
-	if h == nil {
-		return
-	}
-	l.Note("Holder %s", h.sentence())
-	if about := h.about(time.Now()); about != "" {
-		l.Note("%s", about)
+	for _, text := range h.lines() {
+		l.Note("%s", text)
 	}
 }
 
@@ -90,7 +86,7 @@ func (l Log) holder(h *Holder) {
 const mostHolders = 3
 
 // details are the lines that follow the first line of a refusal.
-func (e *HeldError) details(now time.Time) (lines []string) {
+func (e *HeldError) details() (lines []string) {
 	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	see := "fuser -v " + meta.Summary([]string{e.Lock})
 	recorded := len(e.Holders) > 0 && e.Holders[0].Source == FromRecord
@@ -107,10 +103,7 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 			stop = append(stop, fmt.Sprint(h.PID))
 		}
 		unseen = unseen || h.Unseen
-		say("Holder %s", h.sentence())
-		if about := h.about(now); about != "" {
-			say("%s", about)
-		}
+		lines = append(lines, h.lines()...)
 	}
 	if more := len(e.Holders) - mostHolders; more > 0 {
 		say("and %d more; to see them all: dcelock --status", more)
@@ -134,6 +127,15 @@ func (e *HeldError) details(now time.Time) (lines []string) {
 	return lines
 }
 
+// lines are what is known of a holder.
+func (h Holder) lines() []string {
+	lines := []string{"Holder " + h.sentence()}
+	if about := h.about(); about != "" {
+		lines = append(lines, about)
+	}
+	return lines
+}
+
 // sentence is the phrase that a holder is known by.
 func (h Holder) sentence() string {
 	return fmt.Sprintf("%s: %s", h.summary(), h.Command)
@@ -144,9 +146,9 @@ func (h Holder) summary() string {
 }
 
 // about is what is known of a holder beside that; "" when that is nothing.
-func (h Holder) about(now time.Time) string {
+func (h Holder) about() string {
 	var known []string
-	if age := now.Sub(h.Started); !h.Started.IsZero() && age >= 0 && h.State != meta.NotRunning {
+	if age := time.Since(h.Started); !h.Started.IsZero() && age >= 0 && h.State != meta.NotRunning {
 		label := "held for "
 		if h.Source == FromKernel {
 			label = "runs for "

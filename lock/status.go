@@ -2,6 +2,7 @@ package lock
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,8 +22,8 @@ type Status struct {
 	Replaced bool // whether the holders hold an earlier lock file
 	Holders  []Holder
 	Waiters  []Holder
-	Problem  error // why a record that is there cannot be used
-	mount    mount // where the lock file lies
+	Problem  string // why a record that is there cannot be used; mostly ""
+	mount    mount  // where the lock file lies
 }
 
 // A LockState says whether a lock can be taken.
@@ -53,7 +54,7 @@ func Inspect(at Location) (Status, error) {
 	case err == nil:
 		state = record.State()
 	case !errors.Is(err, fs.ErrNotExist):
-		s.Problem = err
+		s.Problem = err.Error()
 	}
 
 	held := t.supplanted()
@@ -95,11 +96,7 @@ func (s Status) describe(out io.Writer) {
 	line := func(key, format string, args ...any) {
 		fmt.Fprintf(out, "%s: %s\n", key, meta.Printable(fmt.Sprintf(format, args...)))
 	}
-	if s.Config == "" {
-		line("config", "none, DCE_SCRAPE_LOCK_FILE names the lock")
-	} else {
-		line("config", "%s", s.Config)
-	}
+	line("config", "%s", cmp.Or(s.Config, "none, DCE_SCRAPE_LOCK_FILE names the lock"))
 	line("lock", "%s", s.Lock)
 	switch {
 	case s.State == Held:
@@ -111,12 +108,11 @@ func (s Status) describe(out io.Writer) {
 	default:
 		line("state", "free (no lock file)")
 	}
-	now := time.Now()
 	if s.State == Held {
 		for _, h := range s.Holders {
 			line("holder", "%s", h.summary())
 			line("cmd", "%s", h.Command)
-			if about := h.about(now); about != "" {
+			if about := h.about(); about != "" {
 				line("about", "%s", about)
 			}
 		}
@@ -124,8 +120,8 @@ func (s Status) describe(out io.Writer) {
 	if s.Replaced {
 		line("note", "the lock file was removed or replaced while that run holds it")
 	}
-	if s.Problem != nil {
-		line("record", "cannot be used: %v", s.Problem)
+	if s.Problem != "" {
+		line("record", "cannot be used: %s", s.Problem)
 	}
 	for _, w := range s.Waiters {
 		line("waiter", "%s", w.sentence())
@@ -140,10 +136,6 @@ func (s Status) describe(out io.Writer) {
 
 // encode writes a status as one JSON object, with the same facts.
 func (s Status) encode(out io.Writer) {
-	problem := ""
-	if s.Problem != nil {
-		problem = meta.Printable(s.Problem.Error())
-	}
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(struct { // numbers and texts, which always encode
@@ -158,7 +150,7 @@ func (s Status) encode(out io.Writer) {
 		Waiters  []process `json:"waiters"`
 		Kind     *string   `json:"file_system"`
 		Local    *string   `json:"locks_local_because"`
-	}{known(s.Config), s.Lock, s.Exists, s.State, s.Replaced, meta.Path(s.Lock), known(problem), processes(s.Holders), processes(s.Waiters),
+	}{known(s.Config), s.Lock, s.Exists, s.State, s.Replaced, meta.Path(s.Lock), known(meta.Printable(s.Problem)), processes(s.Holders), processes(s.Waiters),
 		known(s.mount.kind), known(s.mount.hostLocal())})
 }
 
