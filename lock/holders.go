@@ -126,7 +126,8 @@ func (t target) holders(all bool) (found []Holder) {
 		}
 	}
 	if len(found) == 0 || all {
-		found = append(found, search(t.file.is, near, all)...)
+		more, _ := search(t.file.is, near, all)
+		found = append(found, more...)
 	}
 	byPID := func(a, b Holder) int { return a.PID - b.PID }
 	slices.SortStableFunc(found, byPID)
@@ -158,11 +159,12 @@ const soon = 5 * time.Millisecond
 // the order of their pids; this process itself is not among them. It looks at
 // every descriptor of every process, or, where not all are asked for, first at
 // those whose pids are near that of the process that took the lock, as its
-// descendants' mostly are.
-func search(match func(fd string) bool, near int, all bool) (found []Holder) {
+// descendants' mostly are. Where none are found, sure says that there are none:
+// that there was no process it may not look at.
+func search(match func(fd string) bool, near int, all bool) (found []Holder, sure bool) {
 	dir, err := os.Open("/proc")
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	defer dir.Close()
 	names, _ := dir.Readdirnames(-1)
@@ -175,16 +177,19 @@ func search(match func(fd string) bool, near int, all bool) (found []Holder) {
 	distance := func(pid int) int { return max(pid-near, near-pid) }
 	slices.SortFunc(pids, func(a, b int) int { return distance(a) - distance(b) })
 	begin := time.Now()
+	sure = true
 	for _, pid := range pids {
 		if !all && len(found) > 0 && time.Since(begin) > soon {
 			break
 		}
-		if l, ok, _ := holds(strconv.Itoa(pid), match); ok {
+		l, ok, err := holds(strconv.Itoa(pid), match)
+		if ok {
 			found = addProcess(found, pid, l.pid)
 		}
+		sure = sure && !mayNotLook(err)
 	}
 	slices.SortFunc(found, func(a, b Holder) int { return a.PID - b.PID })
-	return found
+	return found, sure
 }
 
 // heldAbove tells whether the run that holds the lock, on the file that is at

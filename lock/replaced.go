@@ -16,17 +16,17 @@ import (
 // should the record be gone too, the kernel's view.
 
 // supplanted explains, for a target whose lock is free, that a run holds an
-// earlier lock file; nil when there is no such run.
-func (t target) supplanted() *HeldError {
-	former := t.formerHolders()
+// earlier lock file; nil when there is no such run, for which sure see search.
+func (t target) supplanted() (held *HeldError, sure bool) {
+	former, sure := t.formerHolders()
 	if len(former) == 0 {
-		return outlived(t.path, t.file)
+		return outlived(t.path, t.file), sure
 	}
-	held := &HeldError{Lock: t.path, Holders: former, Replaced: true}
+	held = &HeldError{Lock: t.path, Holders: former, Replaced: true}
 	if record, err := meta.Read(meta.Path(t.path)); err == nil {
 		held.describe(record)
 	}
-	return held
+	return held, sure
 }
 
 // outlived explains that the recorded run goes on, though the lock on f, which is
@@ -67,19 +67,22 @@ func formerly(real string) func(fd string) bool {
 // a look at every process that there are none: when no other file of the file
 // system is locked, or only files that the processes which took the locks have
 // open. A lock whose taker is gone, or has closed the file, is another's by now.
-func (t target) formerHolders() []Holder {
+func (t target) formerHolders() (found []Holder, sure bool) {
 	former := formerly(t.real)
 	if !t.whole {
 		return search(former, 0, false)
 	}
+	sure = true
 	for _, l := range t.other {
 		elsewhere := func(fd string) bool {
 			f, ok := fileBehind(fd)
 			return ok && f.ino == l.ino && !former(fd)
 		}
-		if _, ok, err := holds(strconv.Itoa(l.pid), elsewhere); !ok && !mayNotLook(err) {
+		_, ok, err := holds(strconv.Itoa(l.pid), elsewhere)
+		if !ok && !mayNotLook(err) {
 			return search(former, l.pid, false)
 		}
+		sure = sure && ok
 	}
-	return nil
+	return nil, sure
 }

@@ -57,7 +57,7 @@ func Inspect(at Location) (Status, error) {
 		s.Problem = err.Error()
 	}
 
-	held := t.supplanted()
+	held, _ := t.supplanted()
 	if t.taker() != 0 || !t.complete() && len(t.holders(false)) > 0 {
 		held = t.heldBy(true)
 	}
@@ -183,7 +183,10 @@ func processes(holders []Holder) []process {
 		p := process{PID: h.PID, State: h.State, Command: h.Command, User: known(h.User), Host: known(h.Host), Folder: known(h.Folder), Source: h.Source, Unseen: h.Unseen}
 		if !h.Started.IsZero() {
 			age := int64(time.Since(h.Started) / time.Second)
-			p.Started, p.Age = known(timestamp(h.Started)), &age
+			p.Started = known(timestamp(h.Started))
+			if age >= 0 && h.State != meta.NotRunning {
+				p.Age = &age
+			}
 		}
 		if h.leftBehind() {
 			p.Left = &h.Taker

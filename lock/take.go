@@ -108,10 +108,11 @@ func replacedAgain(path string) error {
 // as held.
 func (l *Lock) reclaim() error {
 	held := outlived(l.path, fileOf(l.fd))
-	if held == nil && !isVerified(l.fd) {
+	if held == nil && !isVerified(l.fd, l.path) {
 		t := look(l.path)
-		if held = t.supplanted(); held == nil && t.complete() {
-			setVerified(l.fd)
+		sure := false
+		if held, sure = t.supplanted(); held == nil && sure && t.complete() {
+			setVerified(l.fd, l.path)
 		}
 	}
 	if held != nil {
@@ -190,9 +191,16 @@ func (l *Lock) Release() {
 		}
 	}
 	locks, whole := kernelLocks()
-	if !whole || slices.ContainsFunc(locks, func(k kernelLock) bool { return k.pid == os.Getpid() && k.ino == f.ino }) {
-		if left := search(f.is, os.Getpid(), false); len(left) > 0 {
-			l.log.Warn("the command left processes running that go on holding the lock (--close prevents that): %s", list(left))
-		}
+	listed := slices.ContainsFunc(locks, func(k kernelLock) bool { return !k.waits && k.pid == os.Getpid() && k.ino == f.ino })
+	if whole && !listed {
+		return // the next run has it
+	}
+	left, _ := search(f.is, os.Getpid(), true)
+	left = slices.DeleteFunc(left, func(h Holder) bool { return h.Taker != os.Getpid() })
+	switch {
+	case len(left) > 0:
+		l.log.Warn("the command left processes running that go on holding the lock (--close prevents that): %s", list(left))
+	case listed:
+		l.log.Warn("the command left processes running that go on holding the lock (--close prevents that), and may not be looked at")
 	}
 }
