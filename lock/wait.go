@@ -42,7 +42,7 @@ func ParseWait(text string) (time.Duration, error) {
 // hold it are settled, they are real holders; if not, the while is repeated: a
 // momentary holder that waits for a processor is none.
 const (
-	grace     = 15 * time.Millisecond
+	grace     = 8 * time.Millisecond
 	momentary = 500 * time.Millisecond // all of it together
 )
 
