@@ -3,14 +3,13 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,146 +17,170 @@ import (
 	"github.com/alecthomas/kong"
 
 	"dcelock/lock"
+	"dcelock/meta"
 )
 
-const version = "0.1.0"
-
-const notes = `
-Examples:
-  dcelock --config scrape-targets.json -- ./scripts/run-discord-scrape-host.sh scrape
-      Scrape, unless another run, of any checkout, writes to the same archive.
-  dcelock --wait 6h -- ./scripts/run-discord-scrape-host.sh scrape
-      Wait for another run to end, six hours at most.
-  dcelock --status
-      Say who holds the lock.
-
-Exit status:
-  the command's own; death by the signal that killed the command
-  126, 127  the command cannot be executed, was not found
-  1         the lock is held, or the wait ran out (-E chooses another, not for
-            --status)
-  64        wrong usage
-  65        the config is not what it should be
-  66        the config, or the archive root's parent, is missing or unreadable
-  71        the system refused: no locks on this file system, no descriptors,
-            no processes
-  73        the lock file cannot be opened or made
-
-The lock is {archive_root}/.dce-scrape.lock, or the file that the variable
-DCE_SCRAPE_LOCK_FILE names. DCE_SKIP_SCRAPE_LOCK=1 runs without a lock.
-`
-
 type commandLine struct {
-	Config    fileName
-	Wait      *waitTime `short:"w" aliases:"timeout"`
-	Nonblock  bool      `short:"n" aliases:"nb,nonblocking"`
-	Conflict  exitCode  `short:"E" name:"conflict-exit-code" default:"1"`
-	Close     bool      `short:"o"`
-	InnerLock string    `enum:"skip,keep" default:"skip"`
+	Config    string
+	Wait      waitTime `aliases:"timeout" short:"w"`
+	Nonblock  bool     `aliases:"nb,nonblocking" short:"n"`
+	Conflict  uint8    `name:"conflict-exit-code" short:"E" default:"1"`
+	Command   string   `short:"c"`
+	Close     bool     `short:"o"`
+	InnerLock string   `enum:"auto,skip,keep" default:"auto"`
+	Exclusive bool     `short:"x"`
+	E         bool     `short:"e"`
 	Status    bool
-	JSON      bool     `name:"json"`
-	Quiet     bool     `short:"q"`
-	Verbose   bool     `short:"v"`
-	Version   bool     `short:"V"`
-	Command   []string `arg:"" optional:"" passthrough:"partial" help:"The command and its words."`
+	JSON      bool `name:"json"`
+	Quiet     int  `type:"counter" short:"q"`
+	Verbose   bool `short:"v"`
+	Help      bool `short:"h"`
+	Version   bool `short:"V"`
+
+	Words []string `arg:"" optional:"" passthrough:"partial"`
+
+	given []string // the names of the flags that were given
+	flags []string // as they were typed
 }
 
-// flagHelp is what --help says of the flags, in its order. Not in the tags above:
-// kong reads those letter by letter at every start, which took it a fifth of a
-// millisecond.
-var flagHelp = []struct{ flag, group, placeholder, help string }{
-	{"config", "Which lock:", "FILE", "Scrape config (JSON) that names archive_root. Default: $DCE_CONFIG_FILE, else config/scrape-targets.json under the repository root."},
-	{"wait", "When it is held:", "TIME", "Wait so long for the lock: seconds (30, 0.5), a duration (90s, 2h), or forever. Default: $DCE_SCRAPE_LOCK_WAIT; without that, and for 0, as --nonblock."},
-	{"nonblock", "When it is held:", "", "Fail at once when the lock is held; this is the default, and beats DCE_SCRAPE_LOCK_WAIT."},
-	{"conflict-exit-code", "When it is held:", "N", "Exit status when the lock is held, 0 to 255. Default: 1."},
-	{"close", "The command:", "", "The command does not inherit the lock's descriptor; for commands that start daemons."},
-	{"inner-lock", "The command:", "skip|keep", "skip (the default) exports DCE_SKIP_SCRAPE_LOCK=1, so that a runner that locks for itself does not collide with this lock; keep leaves that to the runner."},
-	{"status", "Instead of a command:", "", "Print who holds the lock; take nothing, run nothing. Exit status 0 when a run could start, 1 when the lock is held."},
-	{"json", "Instead of a command:", "", "With --status: as one JSON object."},
-	{"quiet", "Messages:", "", "Print errors only: no notes, no warnings."},
-	{"verbose", "Messages:", "", "Also print which lock, why that one, and how long it took."},
-	{"version", "Messages:", "", "Print the version."},
-}
-
-// The main thread passes signals on (lock.Signals).
+// The main thread receives the signals (lock.Signals).
 func init() { runtime.LockOSThread() }
 
 func main() {
 	signals := lock.Attend()
 	var line commandLine
-	parser := kong.Must(&line, kong.Name("dcelock"), kong.Help(help),
-		kong.Description("Run a command under the lock of its scrape archive, and say who holds the lock when it is taken."))
 	status := 0
-	_, err := parser.Parse(os.Args[1:])
-	if err != nil {
-		err = usageError{err}
-	} else {
+	err := line.parse(os.Args[1:])
+	if err == nil {
 		status, err = line.run(signals)
 	}
 	if err != nil {
-		lock.Log{Out: lock.Stderr}.Error(err)
-		status = exitStatus(err, int(line.Conflict))
+		status = line.report(err)
 	}
 	os.Exit(status)
+}
+
+// parse reads the flags, up to the first word that is none. kong is given no
+// more words than flags can take: its time grows with their square.
+func (line *commandLine) parse(args []string) error {
+	const most = 100
+	few := args[:min(len(args), most)]
+	context, err := kong.Must(line, kong.Name("dcelock"), kong.NoDefaultHelp()).Parse(few)
+	if err != nil {
+		return usageError{errors.New(meta.BadFlag(err.Error()))}
+	}
+	for _, path := range context.Path {
+		if path.Flag != nil {
+			line.given = append(line.given, path.Flag.Name)
+		}
+	}
+	// kong replaces what is not UTF-8 and leaves the -- to the command, so
+	// that all words are taken as they came.
+	line.flags = few[:len(few)-len(line.Words)]
+	for _, flag := range line.flags {
+		if value := flag[strings.IndexByte(flag, '=')+1:]; line.Config == strings.ToValidUTF8(value, "\uFFFD") {
+			line.Config = value
+		}
+	}
+	line.Words = args[len(line.flags):]
+	if len(line.Words) > 0 && line.Words[0] == "--" {
+		line.Words = line.Words[1:]
+	}
+	return nil
+}
+
+func (line *commandLine) has(flag string) bool { return slices.Contains(line.given, flag) }
+
+// check refuses what cannot be meant, before anything is locked or looked for.
+func (line *commandLine) check() error {
+	switch {
+	case line.has("command") && len(line.Words) == 0:
+		line.Words = []string{cmp.Or(os.Getenv("SHELL"), "/bin/sh"), "-c", line.Command}
+	case line.has("command"):
+		return usageError{errors.New("-c takes the whole command as one word: quote it, or leave -c out")}
+	}
+	switch {
+	case line.has("config") && line.Config == "":
+		// Most likely an unset variable, and the default config may name another lock.
+		return usageError{errors.New("--config: the file's name is empty")}
+	case line.Status && len(line.Words) > 0:
+		return usageError{errors.New("--status runs no command: leave one of the two out")}
+	case line.Status:
+		return line.without("--status", "wait", "nonblock", "conflict-exit-code", "close", "inner-lock")
+	case line.JSON:
+		return usageError{errors.New("--json goes with --status")}
+	case len(line.Words) == 0:
+		return usageError{errors.New("no command given")}
+	case line.Words[0] != "" && strings.Trim(line.Words[0], "0123456789") == "", strings.HasSuffix(line.Words[0], ".lock"):
+		return usageError{fmt.Errorf("%s looks like a lock file or a descriptor's number, as flock(1) takes one: dcelock finds the lock by a config, or DCE_SCRAPE_LOCK_FILE names it; give it the command alone", line.Words[0])}
+	case line.Nonblock:
+		return line.without("--nonblock", "wait")
+	}
+	return nil
+}
+
+// without refuses flags that mean nothing beside another.
+func (line *commandLine) without(flag string, others ...string) error {
+	for _, other := range others {
+		if line.has(other) {
+			return usageError{fmt.Errorf("%s and --%s do not go together", flag, other)}
+		}
+	}
+	return nil
 }
 
 // run carries out what the command line asks for. The status is the command's
 // own; a command that was killed by a signal takes dcelock with it.
 func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
-	if line.Version {
-		fmt.Println("dcelock", version)
-		return 0, nil
-	}
-	// kong replaces what is not UTF-8 in the words, so they are taken as
-	// they came; and it leaves the -- before the command to the command.
-	words := os.Args[len(os.Args)-len(line.Command):]
-	if len(words) > 0 && words[0] == "--" {
-		words = words[1:]
-	}
 	switch {
-	case line.Status && len(words) > 0:
-		return 0, usageError{errors.New("--status runs no command")}
-	case line.JSON && !line.Status:
-		return 0, usageError{errors.New("--json goes with --status")}
-	case len(words) == 0 && !line.Status:
-		return 0, usageError{errors.New("no command given")}
+	case line.Help:
+		return 0, lock.Printed(io.WriteString(os.Stdout, meta.Usage()))
+	case line.Version:
+		return 0, lock.Printed(fmt.Println("dcelock", meta.Version()))
 	}
-	log := lock.Log{Out: lock.Stderr, Terminal: lock.IsTerminal(2), Quiet: line.Quiet, Verbose: line.Verbose}
-
+	if err := line.check(); err != nil {
+		return 0, err
+	}
+	log := meta.Log{Out: meta.Stderr, Quiet: line.Quiet, Verbose: line.Verbose}
 	// Set by an outer dcelock, the variable speaks to the runner inside it.
-	if !line.Status && os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" {
-		log.Note("running without a lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
-		command, err := lock.LookUp(words)
-		if err != nil {
-			return 0, err
-		}
-		return ended(lock.RunUnlocked(command, signals))
+	unlocked := os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == ""
+	if line.Status || !unlocked {
+		return line.locked(signals, log)
 	}
+	log.Warn("running without any lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
+	command, err := lock.LookUp(line.Words)
+	if err != nil {
+		return 0, err
+	}
+	return ended(lock.RunUnlocked(command, signals))
+}
 
+// locked runs the command under the lock, or says who holds that.
+func (line *commandLine) locked(signals *lock.Signals, log meta.Log) (status int, err error) {
 	wait, err := line.wait()
 	if err != nil {
 		return 0, err
 	}
-	at, err := lock.Find(cmp.Or(string(line.Config), os.Getenv("DCE_CONFIG_FILE")))
+	at, err := lock.Find(line.Config, line.Words)
 	if err != nil {
 		return 0, err
 	}
-	if at.Warning != "" {
-		log.Warn("%s", at.Warning)
+	for _, warning := range at.Warnings {
+		log.Warn("%s", warning)
 	}
 	log.Detail("lock %s: %s", at.Lock, at.Reason)
 	if line.Status {
 		return line.status(at)
 	}
-	command, err := lock.LookUp(words)
+	command, err := lock.LookUp(line.Words)
 	if err != nil {
 		return 0, err
 	}
-	held, err := lock.Take(at, words, wait, log, signals)
+	held, err := lock.Take(at, line.Words, wait, log, signals)
 	if err != nil {
 		return 0, err
 	}
-	result, err := held.Run(command, lock.Options{Close: line.Close, InnerLock: line.InnerLock == "keep"}, signals)
+	result, err := held.Run(command, lock.Options{Close: line.Close, Inner: lock.InnerLockFor(line.InnerLock, at, command, line.Close, log)}, signals)
 	held.Release()
 	return ended(result, err)
 }
@@ -168,28 +191,35 @@ func (line *commandLine) status(at lock.Location) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if status.State == lock.Held {
-		return 1, status.Print(os.Stdout, line.JSON)
+	if line.Quiet == 0 {
+		err = lock.Printed(0, status.Print(os.Stdout, line.JSON))
 	}
-	return 0, status.Print(os.Stdout, line.JSON)
+	if status.State == meta.Held {
+		return 1, err
+	}
+	return 0, err
 }
 
 // wait is how long to wait for the lock.
 func (line *commandLine) wait() (time.Duration, error) {
 	text := os.Getenv("DCE_SCRAPE_LOCK_WAIT")
-	switch {
-	case line.Wait != nil && line.Nonblock:
-		return 0, usageError{errors.New("--wait and --nonblock exclude each other")}
-	case line.Wait != nil:
-		return time.Duration(*line.Wait), nil
-	case line.Nonblock || line.Status || text == "":
-		return 0, nil
+	if line.has("wait") || line.Nonblock || line.Status || text == "" {
+		return time.Duration(line.Wait), nil
 	}
 	wait, err := lock.ParseWait(text)
 	if err != nil {
 		return 0, usageError{fmt.Errorf("DCE_SCRAPE_LOCK_WAIT: %w", err)}
 	}
 	return wait, nil
+}
+
+type waitTime time.Duration
+
+// UnmarshalText is how kong reads each value, also one that another beats.
+func (w *waitTime) UnmarshalText(text []byte) error {
+	wait, err := lock.ParseWait(string(text))
+	*w = waitTime(wait)
+	return err
 }
 
 // ended turns the end of a command into dcelock's own: the same exit status,
@@ -201,51 +231,24 @@ func ended(result syscall.WaitStatus, err error) (int, error) {
 	return result.ExitStatus(), err
 }
 
-// What flags take; UnmarshalText is how kong reads it.
-type (
-	fileName string
-	waitTime time.Duration
-	exitCode uint8
-)
-
-// UnmarshalText refuses an empty name: most likely an unset variable, and the
-// default config may name another lock.
-func (f *fileName) UnmarshalText(text []byte) error {
-	if len(text) == 0 {
-		return errors.New("the file's name is empty")
-	}
-	*f = fileName(text)
-	return nil
-}
-
-// UnmarshalText reads a time as lock.ParseWait does.
-func (w *waitTime) UnmarshalText(text []byte) error {
-	wait, err := lock.ParseWait(string(text))
-	*w = waitTime(wait)
-	return err
-}
-
-// UnmarshalText reads an exit status, 0 to 255.
-func (c *exitCode) UnmarshalText(text []byte) error {
-	n, err := strconv.ParseUint(string(text), 10, 8)
-	if err != nil {
-		return errors.New("not a number from 0 to 255")
-	}
-	*c = exitCode(n)
-	return nil
-}
-
 // usageError is a command line that cannot be understood.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() + " (see dcelock --help)" }
 
-// exitStatus is the one place that turns errors into exit statuses; conflict
-// is the one for a held lock.
-func exitStatus(err error, conflict int) int {
-	if _, ok := errors.AsType[*lock.HeldError](err); ok {
-		return conflict
+// report prints an error, and is the one place that turns errors into exit
+// statuses.
+func (line *commandLine) report(err error) int {
+	log := meta.Log{Out: meta.Stderr}
+	if held, ok := errors.AsType[*lock.HeldError](err); ok {
+		for _, text := range held.Lines(meta.Again(line.flags, line.Words)) {
+			if line.Quiet < 2 {
+				log.Line(text)
+			}
+		}
+		return int(line.Conflict)
 	}
+	log.Line(meta.Redact(err.Error()))
 	if _, ok := errors.AsType[usageError](err); ok {
 		return 64 // EX_USAGE of sysexits.h, and so on below
 	}
@@ -257,27 +260,4 @@ func exitStatus(err error, conflict int) int {
 
 var statuses = map[lock.Kind]int{
 	lock.BadConfig: 65, lock.Missing: 66, lock.System: 71, lock.CannotOpen: 73, lock.CannotRun: 126, lock.NotFound: 127,
-}
-
-// help is kong's own help with the texts above, and the usage line that this
-// tool's users need, flags before the command.
-func help(options kong.HelpOptions, ctx *kong.Context) error {
-	for _, flag := range ctx.Model.Flags {
-		for _, h := range flagHelp {
-			if h.flag == flag.Name {
-				flag.Group, flag.PlaceHolder, flag.Help = &kong.Group{Key: h.group, Title: h.group}, h.placeholder, h.help
-			}
-		}
-	}
-	var text bytes.Buffer
-	out := ctx.Stdout
-	ctx.Stdout = &text
-	err := kong.DefaultHelpPrinter(options, ctx)
-	ctx.Stdout = out
-	if err != nil {
-		return err
-	}
-	_, rest, _ := strings.Cut(text.String(), "\n")
-	_, err = io.WriteString(out, "Usage: dcelock [flags] [--] COMMAND [ARG...]\n       dcelock --status [--json] [flags]\n"+rest+notes)
-	return err
 }

@@ -62,27 +62,30 @@ func executable(path string) error {
 	return unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
 }
 
-// noResources are the errors with which the system refuses a new process.
-var noResources = []error{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE}
+// noResources are the errors with which the system refuses a new process, or a
+// descriptor with a number that its limit allows.
+var noResources = []error{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EBADF}
 
 func cannotRun(name string, err error) error {
 	name = meta.Redact(name) // a variable in front of a command is easily put here
 	switch {
 	case name == "":
 		return fail(NotFound, "the command's name is empty")
+	case strings.Contains(name, "=") && !strings.Contains(name, "/"):
+		return fail(NotFound, "command %s not found: it sets a variable; put it in front of dcelock, or put env behind --", name)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return fail(NotFound, "command %s not found", name)
 	}
 	return fail(CannotRun, "command %s cannot be executed: %w", name, err)
 }
 
-// start starts the command with the given environment. Descriptors without
-// close-on-exec are the command's too, by their numbers. Its errors are of
-// kind CannotRun, NotFound and System.
-func (c Command) start(environment []string) (pid int, err error) {
+// start starts the command with the given environment and files, by their
+// numbers; what the caller left open beyond these is the command's too. Its errors
+// are of kind CannotRun, NotFound and System.
+func (c Command) start(environment []string, files []uintptr) (pid int, err error) {
 	// Not os.StartProcess, which looks first, with a process of its own,
 	// whether the kernel has pidfds.
-	attr := &syscall.ProcAttr{Env: environment, Files: []uintptr{0, 1, 2}}
+	attr := &syscall.ProcAttr{Env: environment, Files: files}
 	pid, err = syscall.ForkExec(c.path, c.Words, attr)
 	if errors.Is(err, unix.ENOEXEC) {
 		// A script without #!, which execvp(3) gives to the shell.
@@ -93,9 +96,9 @@ func (c Command) start(environment []string) (pid int, err error) {
 	case err == nil:
 		return pid, nil
 	case slices.ContainsFunc(noResources, func(none error) bool { return errors.Is(err, none) }):
-		return 0, fail(System, "no process for command %s: %w", c.Words[0], err)
+		return 0, fail(System, "no process for command %s: %w", meta.Redact(c.Words[0]), err)
 	case errors.Is(err, unix.ENOENT) && executable(c.path) == nil:
-		return 0, fail(NotFound, "the interpreter of command %s, which its first line names, was not found", c.Words[0])
+		return 0, fail(NotFound, "the interpreter of command %s, which its first line names, was not found", meta.Redact(c.Words[0]))
 	}
 	return 0, cannotRun(c.Words[0], err)
 }

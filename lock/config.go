@@ -7,72 +7,80 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"unicode"
 	"unicode/utf8"
 )
 
-// readConfig reads archive_root from the scrape config at path. It is "" when
-// the config is sound and names none (absent, null or empty); anything else
-// that is not an absolute path is an error, never another lock.
-func readConfig(path string) (archiveRoot string, err error) {
-	data, err := os.ReadFile(path)
+// readConfig reads archive_root from a scrape config. It is "" when the config
+// is sound and names none (absent, null or empty); anything else that is not an
+// absolute path is an error, never another lock.
+func readConfig(from source) (archiveRoot string, err error) {
+	data, err := os.ReadFile(from.path)
 	switch {
 	case errors.Is(err, syscall.EISDIR):
-		return "", fail(Missing, "config %s is a folder; name the JSON file in it", path)
+		return "", fail(Missing, "%v is a folder; name the JSON file in it", from)
 	case err != nil:
-		return "", fail(Missing, "config %s cannot be read: %w (name another with --config or DCE_CONFIG_FILE)", path, bare(err))
+		return "", fail(Missing, "%v cannot be read: %w", from, bare(err))
 	}
-	return parseConfig(path, data)
+	return parseConfig(from, data)
 }
 
-func parseConfig(path string, data []byte) (archiveRoot string, err error) {
+func parseConfig(from source, data []byte) (archiveRoot string, err error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	if len(bytes.TrimSpace(data)) == 0 {
-		return "", fail(BadConfig, "config %s is empty", path)
+		return "", fail(BadConfig, "%v is empty", from)
 	}
 	// encoding/json would replace what is not UTF-8, and lock another path.
 	if !utf8.Valid(data) {
-		return "", fail(BadConfig, "config %s is not UTF-8 text", path)
+		return "", fail(BadConfig, "%v is not UTF-8 text", from)
 	}
-
-	// A map, because struct keys are matched without regard to case.
-	var config map[string]json.RawMessage
-	err = json.Unmarshal(data, &config)
+	config, err := parseObject(data)
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		line := 1 + bytes.Count(data[:syntax.Offset], []byte("\n"))
-		return "", fail(BadConfig, "config %s is not valid JSON: line %d: %w", path, line, err)
+		return "", fail(BadConfig, "%v is not valid JSON: line %d: %w", from, line, err)
 	}
 	if err != nil || config == nil {
-		return "", fail(BadConfig, "config %s is not a JSON object", path)
+		return "", fail(BadConfig, "%v is not a JSON object", from)
 	}
 	value, ok := config["archive_root"]
 	if !ok {
 		return "", nil
 	}
 	if err := json.Unmarshal(value, &archiveRoot); err != nil {
-		return "", fail(BadConfig, "config %s: archive_root is not a string", path)
+		return "", fail(BadConfig, "%v: archive_root is not a string", from)
 	}
 	if archiveRoot == "" {
 		return "", nil
 	}
-	return absoluteRoot(path, archiveRoot)
+	return absoluteRoot(from, archiveRoot)
+}
+
+// parseObject reads a JSON object; nil without an error is JSON's null. A map,
+// because struct keys are matched without regard to case.
+func parseObject(data []byte) (config map[string]json.RawMessage, err error) {
+	err = json.Unmarshal(bytes.TrimPrefix(data, []byte("\uFEFF")), &config)
+	return config, err
 }
 
 // absoluteRoot puts the user's home in place of a leading ~, and refuses what
-// is still relative: it would be another lock in every working directory.
-func absoluteRoot(config, root string) (string, error) {
+// is still relative, as it would be another lock in every working directory, and
+// white space at the ends, which scripts that read the same config drop.
+func absoluteRoot(from source, root string) (string, error) {
 	absolute := root
 	if root == "~" || strings.HasPrefix(root, "~/") {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fail(BadConfig, "config %s: archive_root %q needs the home folder: %w", config, root, err)
+			return "", fail(BadConfig, "%v: archive_root %q needs the home folder: %w", from, root, err)
 		}
 		absolute = home + root[1:]
 	}
-	if !strings.HasPrefix(absolute, "/") {
-		return "", fail(BadConfig, "config %s: archive_root %q is not an absolute path (begin it with / or ~/)", config, root)
-	}
-	if strings.ContainsRune(absolute, 0) {
-		return "", fail(BadConfig, "config %s: archive_root %q holds a NUL character", config, root)
+	switch {
+	case strings.TrimFunc(root, unicode.IsSpace) != root:
+		return "", fail(BadConfig, "%v: archive_root %q has white space at its ends; take it out", from, root)
+	case !strings.HasPrefix(absolute, "/"):
+		return "", fail(BadConfig, "%v: archive_root %q is not an absolute path (begin it with / or ~/)", from, root)
+	case strings.ContainsRune(absolute, 0):
+		return "", fail(BadConfig, "%v: archive_root %q holds a NUL character", from, root)
 	}
 	return absolute, nil
 }

@@ -1,10 +1,12 @@
 // Package lock finds, takes, holds and releases the lock of an archive root,
-// and runs a command under it. flock(2) alone decides who may run.
+// and runs a command under it. The kernel decides who may run.
 package lock
 
 import (
 	"fmt"
 	"time"
+
+	"dcelock/meta"
 )
 
 // A Kind is what sort of thing went wrong, so that the caller can choose an
@@ -35,15 +37,37 @@ func fail(kind Kind, format string, args ...any) error {
 	return &Error{kind, fmt.Errorf(format, args...)}
 }
 
+// Printed makes an error of kind System of one in writing to standard output.
+func Printed(_ int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fail(System, "standard output cannot be written: %w", bare(err))
+}
+
 // A HeldError says that another run has the lock, and what is known of it.
 type HeldError struct {
-	Lock     string        // path of the lock file
-	Holders  []Holder      // the recorded one first; none where none can be seen
-	Replaced bool          // the holder's lock file is no longer the one at Lock
-	Waited   time.Duration // how long the lock was waited for
-	err      error         // why a record that is there cannot be used
+	*meta.View
+	Waited    time.Duration // how long the lock was waited for
+	Otherwise string        // why it counts as held, where it is not the kernel that says so
+	Itself    bool          // what holds the lock is above this process, which would wait for itself
 }
 
 func (e *HeldError) Error() string {
 	return fmt.Sprintf("Another scrape is already running (lock: %s)", e.Lock)
+}
+
+// Lines are what is to be said of a held lock: the reason, who holds it, and
+// what to do. again is as meta.View.Refusal has it.
+func (e *HeldError) Lines(again string) (lines []string) {
+	lines = append(lines, e.Error())
+	if e.Otherwise != "" {
+		lines = append(lines, e.Otherwise)
+	}
+	if e.Itself {
+		lines = append(lines, e.Who()...)
+		return append(lines, "it is held above this run, which cannot be proven to be a part of that one and would wait for itself;",
+			"to go on as a part of it: run the command without this inner dcelock; to run apart: start it from a shell that is not below the holder")
+	}
+	return append(lines, e.Refusal(again, e.Waited)...)
 }

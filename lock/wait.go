@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
+	"os"
 	"strconv"
 	"time"
 
@@ -36,223 +36,181 @@ func ParseWait(text string) (time.Duration, error) {
 	return wait, nil
 }
 
-// What holds a lock without a record may be a script that locks and unlocks
-// only to see whether it can. So such a lock is waited for, for a short while,
-// by any run. If the process that took it is the same afterwards, and those that
-// hold it are settled, they are real holders; if not, the while is repeated: a
-// momentary holder that waits for a processor is none.
+// grace is how long any run waits in the kernel's queue before it is refused: a
+// script may lock only to see whether it can, and the queue hands the lock on the
+// moment that it lets go. It is also what a script is given to remove its record
+// after it has unlocked.
+const grace = 100 * time.Millisecond
+
+// mostReplacements is how often a file may be replaced while a run tries to lock
+// it, before that is an error.
+const mostReplacements = 1000
+
+// errNested says that the lock is held by a run that this process is part of.
+var errNested = errors.New("an outer run holds the lock")
+
+// What is locked: the file has an fcntl(2) lock beside its flock(2) one.
+type kind int
+
 const (
-	grace     = 8 * time.Millisecond
-	momentary = 500 * time.Millisecond // all of it together
+	ofFolder kind = iota
+	ofFile
 )
 
-func (h Holder) maybeMomentary() bool { return h.Source == FromKernel && !meta.Settled(h.PID) }
+// lock takes the lock of an open file, at once or when it is free.
+func (k kind) lock(fd int, path string, wait bool) error {
+	how := unix.LOCK_NB
+	if wait {
+		how = 0
+	}
+	err := flock(fd, path, how)
+	if err == nil && k == ofFile {
+		err = byFcntl(fd, wait)
+	}
+	return err
+}
 
 // A waiter waits for a lock until a time limit.
 type waiter struct {
-	path  string
+	at    meta.Place
 	limit time.Duration
 	begin time.Time
-	log   Log
+	log   meta.Log
 
-	fd   int        // the file being locked, -1 when none is
-	done chan error // how that ended
-
-	told    int  // pid of the taker that was last spoken of, -1 for none, 0 before the first message
-	counter bool // whether the line that counts is on the terminal
+	asked   []meta.File // what the kernel was asked for: it may be at its path no more
+	told    int         // pid of the holder that was last spoken of; 0 before the first message, -1 for none that is known
+	counter bool        // whether the line that counts is on the terminal
 }
 
-func newWaiter(path string, limit time.Duration, log Log) *waiter {
-	return &waiter{path: path, limit: limit, begin: time.Now(), log: log, fd: -1}
-}
+func (w *waiter) look() *meta.View { return meta.Look(w.at, w.asked...) }
 
-// left is how long may still be waited, of a limit.
-func (w *waiter) left(limit time.Duration) time.Duration { return limit - time.Since(w.begin) }
+// left is how long may still be waited.
+func (w *waiter) left() time.Duration { return w.limit - time.Since(w.begin) }
 
-// queue asks the kernel for the lock, unless that is done already.
-func (w *waiter) queue() error {
-	if w.fd >= 0 {
-		return nil
+// lock opens what is to be locked at a path and locks it, waiting as long as
+// may be. It returns the descriptor of what is at path then: what was removed or
+// replaced meanwhile is a file that nobody else finds.
+func (w *waiter) lock(path string, open func() (int, error), what kind) (fd int, err error) {
+	for range mostReplacements {
+		fd, err := open()
+		if err != nil {
+			return -1, err
+		}
+		if err = what.lock(fd, path, false); errors.Is(err, errHeld) {
+			err = w.queue(fd, path, what)
+		}
+		if err != nil {
+			unix.Close(fd) // without effect on a wait that was given up: this process ends
+			return -1, err
+		}
+		if there, ok := meta.FileAt(path); ok && there == meta.FileOf(fd) {
+			return fd, nil
+		}
+		unix.Close(fd)
 	}
-	fd, err := open(w.path)
-	if err != nil {
-		return err
+	return -1, fail(System, "%s is replaced again and again while it is being locked", path)
+}
+
+// queue waits in the kernel's queue for a lock that was found to be held. The
+// error is errNested, or a *HeldError when the time is up.
+func (w *waiter) queue(fd int, path string, what kind) error {
+	w.asked = []meta.File{meta.FileOf(fd)}
+	switch relationTo(w.at, fd) {
+	case nested:
+		return errNested
+	case descendant:
+		return w.gaveUp(&HeldError{View: w.look(), Itself: true})
 	}
 	done := make(chan error, 1)
-	w.fd, w.done = fd, done
-	go func() { done <- flock(fd, w.path, 0) }()
-	return nil
+	go func() { done <- what.lock(fd, path, true) }()
+	if !recordedHolds(w.at) {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(grace):
+		}
+	}
+	if w.left() > 0 {
+		w.announce(w.look())
+		if err, ended := w.watch(done); ended {
+			return err
+		}
+	}
+	held := &HeldError{View: w.look()}
+	select {
+	case err := <-done: // given while this process looked for who has it
+		return err
+	default:
+		return w.gaveUp(held)
+	}
 }
 
-// lock takes the lock, after the time that is left of limit at the most, and
-// returns its descriptor; errHeld when that time has passed. The kernel is
-// asked once and wakes this process when the lock is free: flock(2) queues.
-func (w *waiter) lock(limit time.Duration) (int, error) {
-	timer := time.NewTimer(w.left(limit))
+// watch waits for what the kernel answers, and says what is worth to be said
+// meanwhile; ended is false when the time is up.
+func (w *waiter) watch(done <-chan error) (err error, ended bool) {
+	timer := time.NewTimer(w.left())
 	defer timer.Stop()
-	tick := time.NewTicker(w.log.pace())
+	tick := time.NewTicker(w.pace())
 	defer tick.Stop()
 	for {
-		if err := w.queue(); err != nil {
-			return 0, err
-		}
 		select {
-		case err := <-w.done:
-			if fd, ok, err := w.granted(err); ok || err != nil {
-				return fd, err
-			}
+		case err := <-done:
+			return err, true
 		case <-tick.C:
 			w.tell()
 		case <-timer.C:
-			// The kernel still waits, for the next call or the end of
-			// this process.
-			return 0, errHeld
+			return nil, false
 		}
 	}
 }
 
-// granted makes what the kernel answered the end of an attempt: the lock, an
-// error, or neither, when the file was removed or replaced meanwhile.
-func (w *waiter) granted(err error) (fd int, ok bool, _ error) {
-	fd, w.fd = w.fd, -1
-	if err == nil && isAt(fd, w.path) {
-		return fd, true, nil
-	}
-	unix.Close(fd)
-	return 0, false, err
+// recordedHolds tells whether the record's own process is seen to hold the
+// lock: then it is no momentary holder.
+func recordedHolds(at meta.Place) bool {
+	record, err := meta.Read(at.Record())
+	return err == nil && record.Proven() && meta.Holds(record.PID, at)
 }
 
-// contend gets a lock that was just found to be held, if it is free in time.
-func (w *waiter) contend() (fd int, err error) {
-	// Before anything is waited for: from then on this process may be given
-	// the lock at any moment, and would find itself.
-	if heldAbove(w.path, true) {
-		return 0, errNested
+// forEnd waits for the end of a recorded process, with the lock free: for as
+// long as this run may wait where that process counts as the holder, else for
+// the moment that a script takes to remove its record. It returns the record
+// that is there then.
+func (w *waiter) forEnd(record meta.Record, counts bool) (meta.Record, error) {
+	until := time.Now().Add(grace)
+	if counts && w.left() > grace {
+		until = time.Now().Add(min(w.left(), math.MaxInt64/2))
+		w.announce(w.look().ByRecord())
 	}
-	held := recorded(w.path)
-	for settled := held != nil; !settled && time.Since(w.begin) < momentary; {
-		if err := w.queue(); err != nil {
-			return 0, err
+	pidfd, err := unix.PidfdOpen(record.PID, 0)
+	if err != nil {
+		return meta.Read(w.at.Record()) // it has just ended
+	}
+	defer unix.Close(pidfd)
+	for {
+		pause := min(time.Until(until), w.pace())
+		ready, _ := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(pause/time.Millisecond)+1)
+		now, err := meta.Read(w.at.Record())
+		if err != nil || ready > 0 || now.PID != record.PID || time.Now().After(until) {
+			return now, err
 		}
-		t, until := look(w.path), time.Since(w.begin)+grace
-		held = t.heldBy(false) // this search takes a part of the while
-		if len(held.Holders) > 0 && held.Holders[0].Source == FromRecord && held.Holders[0].PID == t.taker() {
-			break // a run that was killed: what it left is no script that looks
+		if counts {
+			w.tell()
 		}
-		if fd, err = w.lock(until); !errors.Is(err, errHeld) {
-			return fd, err
-		}
-		settled = t.taker() != 0 && t.taker() == look(w.path).taker() && !slices.ContainsFunc(held.Holders, Holder.maybeMomentary)
-	}
-	if held == nil {
-		held = explain(w.path)
-	}
-	if fd, err = w.refuse(held); errors.Is(err, held) && w.left(w.limit) > 0 {
-		w.announce(held)
-		if fd, err = w.lock(w.limit); errors.Is(err, errHeld) {
-			return w.refuse(explain(w.path))
-		}
-	}
-	return fd, err
-}
-
-// refuse returns held, unless the lock is to be had by now: a run that has given
-// up may be given it while it looks for who has it.
-func (w *waiter) refuse(held *HeldError) (fd int, err error) {
-	select {
-	case err := <-w.done: // nil, and never ready, before the first attempt
-		if fd, ok, err := w.granted(err); ok || err != nil {
-			return fd, err
-		}
-	default:
-	}
-	return 0, held
-}
-
-// running is the first of the holders that is known to run; nil without one.
-func (e *HeldError) running() *Holder {
-	for i := range e.Holders {
-		if e.Holders[i].State == meta.Running {
-			return &e.Holders[i]
-		}
-	}
-	return nil
-}
-
-// forEnd waits for the end of a run that holds an earlier lock file, or until
-// it is time to look again.
-func (w *waiter) forEnd(held *HeldError) {
-	pause := min(w.left(w.limit), time.Second)
-	defer w.tell()
-	if h := held.running(); h != nil {
-		if pidfd, err := unix.PidfdOpen(h.PID, 0); err == nil {
-			defer unix.Close(pidfd)
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(pause/time.Millisecond)+1)
-			return
-		}
-		pause = min(pause, 10*time.Millisecond) // it has just ended
-	}
-	time.Sleep(pause)
-}
-
-// announce says what is waited for: once, however often it is called.
-func (w *waiter) announce(held *HeldError) {
-	if w.told != 0 {
-		return
-	}
-	limit := ""
-	if w.limit != Forever {
-		limit = ", at most " + exactly(w.limit)
-	}
-	w.log.Note("%v; waiting until it ends%s", held, limit)
-	w.told = -1
-	if h := held.running(); h != nil {
-		w.told = h.Taker
-		w.log.holder(h)
-	}
-}
-
-// tell says what has changed: in a log that another run has the lock now, on a
-// terminal also how long this has been going on.
-func (w *waiter) tell() {
-	if w.told == 0 || w.log.Quiet {
-		return
-	}
-	// A momentary holder is not worth a line.
-	if h := explain(w.path).running(); h != nil && h.Taker != w.told && !h.maybeMomentary() {
-		w.clear()
-		w.told = h.Taker
-		w.log.holder(h)
-	}
-	if w.log.Terminal {
-		fmt.Fprintf(w.log.Out, "\r\x1b[Kdcelock: waiting for %s", duration(time.Since(w.begin)))
-		w.counter = true
-	}
-}
-
-// clear removes the line that counts.
-func (w *waiter) clear() {
-	if w.counter {
-		fmt.Fprint(w.log.Out, "\r\x1b[K")
-		w.counter = false
-	}
-}
-
-// took says that the wait is over.
-func (w *waiter) took() {
-	w.clear()
-	if waited := time.Since(w.begin); w.told != 0 {
-		w.log.Note("took the lock after waiting for %s", exactly(waited))
-	} else {
-		w.log.Detail("took the lock in %v", waited.Round(time.Microsecond))
 	}
 }
 
 // gaveUp is held, with how long it was waited for.
-func (w *waiter) gaveUp(held *HeldError) *HeldError {
+func (w *waiter) gaveUp(held *HeldError) error {
 	w.clear()
 	if w.told != 0 {
 		held.Waited = time.Since(w.begin)
 	}
 	return held
+}
+
+// onTerminal tells whether the line that counts can be drawn: on a terminal that
+// understands it, while this process is in the foreground there.
+func onTerminal() bool {
+	group, err := unix.IoctlGetInt(2, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp() && os.Getenv("TERM") != "dumb"
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +24,7 @@ const maxSize = 64 << 10
 // It never waits and never follows a link: whoever may write to the archive
 // root may have put a FIFO or a link to /dev/zero there.
 func Read(path string) (Record, error) {
-	data, err := readFile(path)
+	data, local, err := readFile(path)
 	if err != nil {
 		return Record{}, err
 	}
@@ -31,81 +32,73 @@ func Read(path string) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%s: %w", path, err)
 	}
+	r.local = local
 	return r, nil
 }
 
-func readFile(path string) ([]byte, error) {
+// readFile reads what lies at path, and tells whether that is a file system of
+// this host.
+func readFile(path string) (data []byte, local bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, fmt.Errorf("%s: is a symbolic link, not a record", path)
+		return nil, false, fmt.Errorf("%s: is a symbolic link, not a record", path)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: is not a regular file", path)
+		return nil, false, fmt.Errorf("%s: is not a regular file", path)
 	}
 	// The size may grow after the stat; the limit holds all the same.
-	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	data, err = io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(data) > maxSize {
-		return nil, fmt.Errorf("%s: is larger than %d KiB", path, maxSize>>10)
+		return nil, false, fmt.Errorf("%s: is larger than %d KiB", path, maxSize>>10)
 	}
-	return data, nil
+	_, local = TypeAt(int(f.Fd()), path)
+	return data, local, nil
 }
 
 // Write puts r at path by writing a temporary file beside it and renaming it,
 // so that a reader sees the whole record or none. Only the lock's holder may
 // call it: the lock is what makes the temporary file's fixed name safe, and
 // the fixed name is what keeps killed runs from piling up temporary files.
-// Where a record is there already and is not to be replaced, the error is
-// fs.ErrExist. Not synced to disk: a record outlives its boot only to be reclaimed.
-func Write(path string, r Record, replace bool) (err error) {
-	// The file is gone again when a second run writes too, because somebody
-	// replaced the lock file; the caller finds out, and this run may be the
-	// rightful one.
-	for range 10 {
-		if err = writeNew(path+".tmp", r.encode()); err != nil {
-			return err
-		}
-		err = unix.EINVAL
-		if !replace {
-			err = unix.Renameat2(unix.AT_FDCWD, path+".tmp", unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
-		}
-		if err == unix.EINVAL || err == unix.ENOSYS { // not every file system has that
-			err = os.Rename(path+".tmp", path)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			break
-		}
+// Not synced to disk: a record outlives its boot only to be reclaimed.
+func Write(path string, r Record) error {
+	temporary := path + ".tmp"
+	err := writeNew(temporary, r.encode())
+	if errors.Is(err, fs.ErrExist) && os.Remove(temporary) != nil {
+		// Another user's, in a sticky folder: it stays there for good.
+		temporary += "." + strconv.Itoa(r.PID)
 	}
-	if err != nil {
-		os.Remove(path + ".tmp")
-	}
-	return err
-}
-
-// writeNew creates path, which a killed run may have left behind, and never
-// writes through a link that somebody put there.
-func writeNew(path string, data []byte) error {
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
-	f, err := os.OpenFile(path, flags, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		os.Remove(path)
-		f, err = os.OpenFile(path, flags, 0o644)
+		err = writeNew(temporary, r.encode())
 	}
 	if err != nil {
 		return err
 	}
+	if err := os.Rename(temporary, path); err != nil {
+		os.Remove(temporary)
+		return err
+	}
+	return nil
+}
+
+// writeNew creates path, and never writes through a link that somebody put there.
+func writeNew(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
 	// Whatever the umask: a record that others cannot read explains nothing
-	// to them, and would seem to be none.
+	// to them.
 	err = f.Chmod(0o644)
 	if err == nil {
 		_, err = f.Write(data)
@@ -120,7 +113,7 @@ func writeNew(path string, data []byte) error {
 // run's record, or none, is left as it is, without an error. Call it while
 // the lock is held: then nobody else has a reason to write one in between.
 func Remove(path string, r Record) error {
-	data, err := readFile(path)
+	data, _, err := readFile(path)
 	if errors.Is(err, fs.ErrPermission) {
 		return err
 	}

@@ -6,14 +6,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseStat(t *testing.T) {
 	const rest = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 815204 23\n"
 	for line, want := range map[string]stat{
-		"4242 (bash) S 17" + rest:           {'S', 17, 815204},
-		"4242 (a) S 9 9 9 (b)) Z 17" + rest: {'Z', 17, 815204},
-		"4242 ( \n) ) R 17" + rest:          {'R', 17, 815204},
+		"4242 (bash) S 17" + rest:           {'S', 17, 16, 815204},
+		"4242 (a) S 9 9 9 (b)) Z 17" + rest: {'Z', 17, 16, 815204},
+		"4242 ( \n) ) R 17" + rest:          {'R', 17, 16, 815204},
 	} {
 		if got, err := parseStat(line); err != nil || got != want {
 			t.Errorf("parseStat(%q) = %+v, %v", line, got, err)
@@ -70,7 +71,7 @@ func TestState(t *testing.T) {
 		"dead, only a pid":            {Process{PID: dead.Process.Pid}, NotRunning, false},
 		"no such pid":                 {Process{PID: 1<<31 - 1}, NotRunning, false},
 		"reused":                      {with(alive, func(p *Process) { p.StartTicks++ }), NotRunning, false},
-		"another boot":                {with(alive, func(p *Process) { p.BootID = "x" }), NotRunning, false},
+		"another boot":                {with(alive, func(p *Process) { p.BootID = "x" }), CannotTell, false},
 		"another host":                {with(alive, func(p *Process) { p.Host, p.BootID = "x", "x" }), CannotTell, false},
 		"another host, by a script":   {Process{PID: alive.PID, Host: "x"}, CannotTell, false},
 		"another host name":           {with(alive, func(p *Process) { p.Host = "x" }), Running, true},
@@ -80,8 +81,24 @@ func TestState(t *testing.T) {
 		"this one's pid, by a script": {Process{PID: self.PID}, NotRunning, false},
 		"init":                        {Process{PID: 1}, Running, false},
 	} {
-		if state, proven := c.p.State(), c.p.Proven(); state != c.want || proven != c.proven {
+		if state, proven := (Record{Process: c.p}).State(), (Record{Process: c.p}).Proven(); state != c.want || proven != c.proven {
 			t.Errorf("%s: %s, proven %v; want %s, %v", name, state, proven, c.want, c.proven)
+		}
+	}
+
+	// Of an earlier boot, where that can be told.
+	before := bootTime().Add(-time.Hour)
+	for _, c := range []struct {
+		r    Record
+		want State
+	}{
+		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: before, local: true}, NotRunning},
+		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: time.Now(), local: true}, CannotTell},
+		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: before}, CannotTell},
+		{Record{Process: with(self, func(p *Process) { p.BootID, p.Host = "x", "x" }), Started: before, local: true}, CannotTell},
+	} {
+		if state := c.r.State(); state != c.want {
+			t.Errorf("%+v is %s, want %s", c.r, state, c.want)
 		}
 	}
 
@@ -100,7 +117,7 @@ func TestState(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if state := p.State(); state != NotRunning {
+	if state := (Record{Process: p}).State(); state != NotRunning {
 		t.Errorf("a zombie is %s", state)
 	}
 }

@@ -1,6 +1,6 @@
-// Package meta is the record that explains who holds a lock, and the identity
-// of the processes it names. It knows nothing of locks: a record never decides
-// who may run (contract, "What the holder's state is called").
+// Package meta explains: who a process is, what locks the kernel shows it to
+// hold, what the record says of it, and how all of that is worded. It decides
+// nothing and takes no lock.
 package meta
 
 import (
@@ -14,14 +14,17 @@ import (
 )
 
 // A Record says who holds a lock. Every text in a Record that came from Read is
-// fit to be shown, whoever wrote the file; but BootID and LockID are only compared.
+// fit to be shown, whoever wrote the file.
 type Record struct {
 	Process
 	Started time.Time // when the lock was taken, UTC, whole seconds; zero when unknown
 	Command string    // as Summary makes it
 	User    string
 	Folder  string // the working directory
-	LockID  string // "device:inode" of the lock file, decimal, as stat(2) gives them
+	LockID  string // as File.ID makes it, of the lock file
+	FS      string // type of the file system that the writer saw, as in mount(8)
+
+	local bool // whether the record was read from a file system of this host
 }
 
 // unknown stands in place of a command that is not known: scripts grep that key,
@@ -30,7 +33,7 @@ const unknown = "unknown"
 
 // encode gives the text of the file. The first three lines are read by scripts
 // with grep and cut: their order, and that none is empty, is promised
-// (contract, "Files").
+// (contract, "What is locked, and the record").
 func (r Record) encode() []byte {
 	var b bytes.Buffer
 	line := func(key, value string) {
@@ -52,7 +55,9 @@ func (r Record) encode() []byte {
 	line("boot_id", r.BootID)
 	number("start_ticks", r.StartTicks)
 	number("pid_ns", r.PIDNamespace)
+	number("time_ns", r.TimeNamespace)
 	line("lock_id", r.LockID)
+	line("fs", r.FS)
 	return b.Bytes()
 }
 
@@ -86,16 +91,18 @@ func parse(data []byte) (Record, error) {
 	started, _ := time.Parse(time.RFC3339, raw("started")) // zero when it is none
 	return Record{
 		Process: Process{
-			PID:          int(pid),
-			Host:         shown(raw("host")),
-			BootID:       raw("boot_id"),
-			StartTicks:   number("start_ticks"),
-			PIDNamespace: number("pid_ns"),
+			PID:           int(pid),
+			Host:          shown(raw("host")),
+			BootID:        shown(raw("boot_id")),
+			StartTicks:    number("start_ticks"),
+			PIDNamespace:  number("pid_ns"),
+			TimeNamespace: number("time_ns"),
 		},
 		Started: started.UTC(),
 		Command: cmp.Or(shown(raw("cmd")), unknown),
 		User:    shown(raw("user")),
 		Folder:  shown(raw("cwd")),
-		LockID:  raw("lock_id"),
+		LockID:  shown(raw("lock_id")),
+		FS:      shown(raw("fs")),
 	}, nil
 }

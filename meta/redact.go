@@ -3,151 +3,232 @@ package meta
 import (
 	"regexp"
 	"slices"
+	"sort"
+	"strconv"
 	"strings"
 	"sync"
-	"unicode/utf8"
 )
 
 // hidden is shown in place of a secret.
 const hidden = "***"
 
-// What a secret looks like (contract, "Files"). The patterns are compiled when
-// first needed: a run that is refused by a flag error never needs them.
+// form is one way in which a secret stands in a text, as unquote makes it. Group
+// 1 of its pattern is the lead, which stays readable; group 2, if any, a name in
+// it that has to say that a secret follows. That one ends where end says, or,
+// without an end, before the @ that the pattern ends with.
+type form struct {
+	example string
+	pattern func() *regexp.Regexp
+	end     func(rest string) int
+}
+
 const (
-	// secretName is a name that says what its value is.
-	secretName = `[\w.-]*(?:token|passw(?:or)?d|secret|authorization|cookie|api[-_. ]?key)[\w.-]*`
+	// secretName may say that its value is a secret: secretWord decides.
+	secretName = `([\w.-]*(?:token|pass|secret|auth|cookie|credential|bearer|(?:api|access)[-_. ]?key)[\w.-]*)`
 
-	// assigns is what stands between a variable's or option's name and its
-	// value: =, += and, of an array, [0]=.
-	assigns = `(?:\[\w*\])?\+?=`
-
-	// quoted is text in quotes, escaped quotes among them; quotes that are
-	// never closed, because the text was cut, run to the end.
-	quoted = `'[^']*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$)|\\"[^"]*(?:"|$)`
-
-	// shellWord is one word of shell text, its quoted parts and command
-	// substitutions included.
-	shellWord = `(?:\*\*\*|(?:` + quoted + `|\$\([^)]*(?:\)|$)|\\.|[^\s'"\\;&|)])+)`
-
-	// headerValue is what follows "Name: ", to the end of the quotes or of
-	// the line: a header's value may have several words.
-	headerValue = `(?:\*\*\*|` + quoted + `|[^'"\r\n]+)`
-
-	// space parts words, in a shell's script or in a list of JSON.
-	space = `["']?(?:\\\n|[\s,])+`
+	index    = `(?:\[\w*\])?[\])]*` // of a variable: TOKEN[0], env["TOKEN"]
+	setter   = `\b(?:set|setx|setenv|config|export|put|with|arg)[\s(]+(?:-\S+\s+)*|\blogin\s+\S+\s+`
+	elements = `<(?:[^<>]*\b(?:name|key|id)=|\w+:)?` // of XML, called by an attribute or by their tag
+	command  = `(?:[^;&|\n]|[;&|][^\s;&|])*?[\s,]`   // the rest of a command, to some word
 
 	// discordToken is the shape of the tokens that Discord gives to bots
 	// and users: base64url of an id, of a time, and a signature; or mfa.….
-	discordToken = `[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27,}|mfa\.[\w-]{20,}`
-
-	// webhook is a Discord webhook's address, whose last part is a secret.
-	webhook = `(/webhooks/\d+/)[\w-]+`
+	discordToken = `(?i)[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27}|mfa\.[\w-]{20}`
 )
 
+var forms = []form{
+	{`TOKEN=a`, lazy(`(` + secretName + index + `[+?]?=+[>~]?)`), toWordEnd},
+	{`token = a b`, lazy(`(` + secretName + index + `[ \t]+(?:[+?:]?=+>?|<<<)[ \t]*)`), toLineEnd},
+	{`Authorization: Bot a`, lazy(`((?:^|[^\w/.-])/?` + secretName + `[ \t]*:\s*)`), toLineEnd},
+	{`run Bearer a`, lazy(`((?:\bbearer|authorization:\s*(?:bot|basic|digest|token))\s+)`), toWordEnd},
+	{`--token a`, lazy(`(\B-` + secretName + `[\s,]+)`), toWordEnd},
+	{`set -x TOKEN a`, lazy(`((?:` + setter + `|(?:^|\s)[\w-]+\.)` + secretName + `[\s,]+(?:--?\w+[\s=]+)?)`), toWordEnd},
+	{`putenv("TOKEN", "a")`, lazy(`([(\[]` + secretName + `\s*,\s*)`), toWordEnd},
+	{`<token>a</token>`, lazy(`(` + elements + secretName + `(?:\s[^<>]*=[^<>]*)?>)`), toEnd},
+	{`{"name": "token", "value": "a"}`, lazy(`(\b(?:name|key|id)\s*[:=]\s*` + secretName + `[^{}<>]*?\bvalue\s*[:=])`), toEnd},
+	{`DiscordChatExporter.Cli export -t a`, lazy(`(discordchatexporter` + command + `-t[\s=,]*)[^\s=,*]`), toWordEnd},
+	{`curl -u user:a`, lazy(`(\bcurl\b` + command + `(?:-[a-z]*?u|--(?:proxy-)?user|-b)[\s=,]*)(?::|[^\s:=,*]+[:=])`), toWordEnd},
+	{`https://user:a@host/`, lazy(`(://[^\s/:@\[]*:)(?:[^\s/?#]+|\d*[^\s\d/]\S*)@`), nil}, // no port
+	{`https://a@host/`, lazy(`(https?://)[^\s/:@]+@`), nil},
+	{`-----BEGIN PRIVATE KEY-----`, lazy(`(-----begin [\w ]*private key)`), toEnd},
+	{`/webhooks/1234/a`, lazy(`(webhooks/\d+/)[\w-]`), toWordEnd},
+	{`mfa.ABCDEFGHIJKLMNOPQRSTUV`, lazy(`()(?:` + discordToken + `)`), toWordEnd},
+	{`ghp_ABCDEFGHIJKLMNOPQRSTUV`, lazy(`()(?:(?:gh[pousr]|github_pat)_\w{16}|\b(?:akia|asia)[a-z0-9]{16}\b|\b(?:xox[a-z]|xapp)-[\w-]{8})`), toWordEnd},
+}
+
+// hints are what every text has, as unquote makes it, that has one of the forms
+// but for a Discord token without mfa.
+var hints = []string{"token", "pass", "secret", "auth", "cookie", "credential", "bearer", "key", "curl", "discordchatexporter", "://",
+	"webhooks", "mfa.", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "akia", "asia", "xox", "xapp-"}
+
+// A name says that what it names is a secret if it has a secretWord, like an API
+// key, and no otherWord, like the number of tokens, or the file that one is in.
 var (
-	// secretOption is an option whose value is the next word, and
-	// secretValue one, or a variable or header, whose value is the rest.
-	secretOption = lazy(`^(?:--?` + secretName + `|` + secretName + `:)$`)
-	secretValue  = lazy(`(?s)^((?:--?)?` + secretName + `(?:` + assigns + `|:\s*)).+$`)
-
-	// shellScript is the shells' option whose value is a script, and scheme
-	// the first word of an Authorization header's value.
-	shellScript = lazy(`^-[a-z]*c$`)
-	scheme      = lazy(`^(?:bot|bearer|basic|digest)$`)
-
-	// rules find secrets in any text; group 1 is what stays readable.
-	rules = []func() *regexp.Regexp{
-		lazy(`("` + secretName + `(?:` + assigns + `|:\s*))(?:[^"\\]|\\.)+`),
-		lazy(`('` + secretName + `(?:` + assigns + `|:\s*))[^']+`),
-		lazy(`(\b` + secretName + `["']?\s*` + assigns + `\s*)` + shellWord),
-		lazy(`(\b` + secretName + `\\?["']?\s*:\s*)` + headerValue),
-		lazy(`((?:^|[\s'"])--?` + secretName + space + `)` + shellWord),
-		lazy(`(://[^/\s:@]*:)[^/\s@]+`),
-		lazy(webhook),
-		lazy(discordToken),
-	}
-	exporterToken = lazy(`([\s'"]-t(?:` + space + `|=?))` + shellWord)
+	// Short words count at the end only: --pass, not --pass-through.
+	secretWord = lazy(`token|passw|passphrase|secret|authorization|cookie|credential|(?:api|access|auth)[-_. ]?key|(?:pass|bearer|\bauth|_auth)\d*$`)
+	otherWord  = lazy(`^-*no[-_]|(?:max|min|num|total)[-_.]?(?:new[-_.]?)?token|tokens?[-_.]?per|tokeniz|passwordless|(?:by|com|over|sur|tres|under)pass$|` +
+		`(?:count|limit|length|size|ttl|timeout|file|path|dir|jar|stdin|type)s?$`)
 )
 
 func lazy(pattern string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?i)` + pattern) })
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }
 
-// exporter tells whether text names DiscordChatExporter, whose -t option takes
-// a token. Other programs' -t stays readable.
-func exporter(text string) bool {
-	return strings.Contains(strings.ToLower(text), "discordchatexporter")
-}
+// Redact hides the secrets (contract, "Files") in a text that may be a shell
+// command, a word of one, or a script. Redacting again changes nothing.
+func Redact(text string) string { return redactWords([]string{"-c", text})[1] }
 
-// hints are what every secret has near it that is known by a name or an address.
-var hints = []string{"token", "passw", "secret", "authorization", "cookie", "api", "://", "/webhooks/", "mfa.", "discordchatexporter"}
-
-// harmless tells whether text certainly holds no secret. Most commands are, and
-// the patterns cost more than all the rest of a run.
-func harmless(text string) bool {
-	const shortest = 23 + 1 + 6 + 1 + 27 // bytes of a discordToken
-	run := 0
-	for i := range len(text) {
-		switch c := text[i]; {
-		case c >= utf8.RuneSelf: // patterns that ignore case match some of these
-			return false
-		case c == '-' || c == '.' || c == '_' || '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z':
-			run++
-		default:
-			run = 0
-		}
-		if run >= shortest {
-			return false
-		}
-	}
-	text = strings.ToLower(text)
-	return !slices.ContainsFunc(hints, func(hint string) bool { return strings.Contains(text, hint) })
-}
-
-// Redact hides the secrets in a text that may be a shell command, a word of
-// one, or a script.
-func Redact(text string) string {
-	if harmless(text) {
-		return text
-	}
-	for _, rule := range rules {
-		text = rule().ReplaceAllString(text, "${1}"+hidden)
-	}
-	if exporter(text) {
-		text = exporterToken().ReplaceAllString(text, "${1}"+hidden)
-	}
-	return text
-}
-
-// redactWords hides the secrets in a command's words: what Redact finds in
-// each, and the whole value, spaces included, that an option or a variable
-// with a secret's name has. A script for `sh -c` may begin with such a
-// variable too, and stays readable after it.
+// redactWords hides the secrets in a command's words: the whole word, spaces
+// included, where an option, a variable or a header leads to it or begins it. A
+// script for `sh -c` may begin with a variable too, and stays readable after it.
 func redactWords(words []string) []string {
 	if harmless(strings.Join(words, " ")) {
 		return words
 	}
-	shown := make([]string, len(words))
-	exports, script, secretNext := false, false, false
-	for i, word := range words {
-		option := secretOption().MatchString(word)
-		switch {
-		case secretNext:
-			shown[i] = hidden
-			// The option before may have had no value, and this word may
-			// be an option itself.
-			secretNext = option || scheme().MatchString(word)
-		case script:
-			shown[i] = Redact(word)
-		case exports && strings.HasPrefix(word, "-t"):
-			shown[i] = "-t" + strings.Repeat(hidden, min(1, len(word)-2))
-			secretNext = word == "-t"
-		default:
-			shown[i] = Redact(secretValue().ReplaceAllString(word, "${1}"+hidden))
-			secretNext = option
+	// What was hidden may uncover another form; more often than this it does
+	// in texts made for it only.
+	for range 5 {
+		before := words
+		if words = hideIn(words); slices.Equal(words, before) {
+			return words
 		}
-		script = shellScript().MatchString(word)
-		exports = exports || exporter(word)
 	}
-	return shown
+	return slices.Repeat([]string{hidden}, len(words))
+}
+
+// harmless tells whether text certainly holds no secret. Most commands are, and
+// the patterns cost more than all the rest of a run. A discordToken has 58 bytes.
+func harmless(text string) bool {
+	plain, _ := unquote(text)
+	isThere := func(hint string) bool { return strings.Contains(plain, hint) }
+	isOther := func(r rune) bool { return !strings.ContainsRune("-._0123456789abcdefghijklmnopqrstuvwxyz", r) }
+	isLong := func(part string) bool { return len(part) >= 58 }
+	return !slices.ContainsFunc(hints, isThere) && !slices.ContainsFunc(strings.FieldsFunc(plain, isOther), isLong)
+}
+
+// unquote is text in lower case, without quotes and backslashes, and with what
+// an address escapes (%3A) read; and where in text what follows each byte of that begins: at[0] is 0.
+func unquote(text string) (plain string, at []int) {
+	b, at := make([]byte, 0, len(text)), make([]int, 1, len(text)+1)
+	for i, end := 0, 0; i < len(text); i = end {
+		c := text[i]
+		end = i + 1
+		if code, err := strconv.ParseUint(text[end:min(end+2, len(text))], 16, 8); c == '%' && err == nil {
+			c, end = byte(code), min(end+2, len(text))
+		}
+		switch {
+		case strings.HasPrefix(text[i:], "\\\n"):
+			c, end = ' ', i+2
+		case c == '\'' || c == '"' || c == '\\':
+			continue
+		case 'A' <= c && c <= 'Z':
+			c += 'a' - 'A'
+		}
+		b, at = append(b, c), append(at, end)
+	}
+	return string(b), at
+}
+
+var (
+	shellScript = lazy(`^-[a-z]*c$`)                                           // the shells' option for one
+	separators  = strings.NewReplacer(";", " ", "&", " ", "|", " ", "\n", " ") // of commands in one, not among words
+)
+
+// hideIn hides what the forms find in words as they are. All is found before
+// anything is hidden: hiding too much leaves no other secret without its lead.
+func hideIn(words []string) []string {
+	text, search := strings.Join(words, " "), slices.Clone(words)
+	starts, isScript := []int{0}, make([]bool, len(words))
+	for i, word := range words {
+		starts = append(starts, starts[i]+len(word)+1)
+		if isScript[i] = i > 0 && shellScript().MatchString(words[i-1]); !isScript[i] {
+			search[i] = separators.Replace(word)
+		}
+	}
+	plain, at := unquote(strings.Join(search, " "))
+	ends := make([]int, len(text)+1) // of the secrets that begin at each byte
+	for _, f := range forms {
+		for _, m := range f.matches(plain) {
+			name, start := at[min(m[len(m)-2], m[3])], at[m[3]]
+			i := sort.SearchInts(starts, start+1) - 1 // the word that start is in
+			rest, lead := text[start:starts[i]+len(words[i])], strings.TrimLeft(text[name:start], `\`)
+			end := len(rest)
+			switch {
+			case !isScript[i] && (start == starts[i] || name == starts[i]): // all of the word
+			case strings.HasPrefix(rest, hidden):
+				continue
+			case f.end == nil:
+				end = min(at[m[1]-1]-start, end)
+			case lead != "" && strings.LastIndexAny(lead, `'"`) == 0: // in quotes that the name begins
+				end = toQuote(rest, lead[0])
+			default:
+				end = f.end(rest)
+			}
+			ends[start] = max(ends[start], start+end)
+		}
+	}
+	for i, word := range words {
+		var b []byte
+		for at, end := starts[i], 0; at < starts[i]+len(word); at++ {
+			if at >= end && ends[at] > at {
+				b = append(b, hidden...)
+			}
+			if end = max(end, ends[at]); at >= end {
+				b = append(b, text[at])
+			}
+		}
+		search[i] = string(b)
+	}
+	return search
+}
+
+// matches are the form's in plain, those in the value of another included.
+func (f form) matches(plain string) (all [][]int) {
+	for start := 0; start < len(plain); {
+		m := f.pattern().FindStringSubmatchIndex(plain[start:])
+		if m == nil {
+			break
+		}
+		for i := range m {
+			m[i] += start
+		}
+		if start = max(m[3], m[0]+1); f.end == nil {
+			start = m[1] // linear: what is before the last @ is hidden
+		}
+		if name := plain[m[len(m)-2]:m[len(m)-1]]; len(m) == 4 || secretWord().MatchString(name) && !otherWord().MatchString(name) {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// The functions to… tell how many bytes of rest a value has, and never too few:
+// where its end is not plain to see, it is all the rest.
+
+func toEnd(rest string) int { return len(rest) }
+
+func toLineEnd(rest string) int { return max(toWordEnd(rest), strings.IndexAny(rest+"\n", "\r\n")) }
+
+func toWordEnd(rest string) int {
+	const most = 512 // a hostile text has many long ones
+	for i := 0; i < min(len(rest), most); i++ {
+		switch c := rest[i]; {
+		case strings.IndexByte(" \t\r\n;&|)", c) >= 0:
+			return i
+		case strings.IndexByte("\\`([{<", c) >= 0:
+			return len(rest)
+		case c == '\'' || c == '"':
+			i += 1 + toQuote(rest[i+1:], c)
+		}
+	}
+	return len(rest)
+}
+
+// toQuote is to the quote that closes what rest begins in.
+func toQuote(rest string, quote byte) int {
+	end := strings.IndexByte(rest, quote)
+	if end < 0 || strings.ContainsAny(rest[:end], "\\`({") {
+		end = len(rest)
+	}
+	return end
 }

@@ -25,20 +25,20 @@ func TestSecretsAreHidden(t *testing.T) {
 		{[]string{"curl", "-H", "authorization:S3CRET", "-H", "Accept: text/html"}, `curl -H authorization:*** -H 'Accept: text/html'`},
 		{[]string{"curl", "-H", "Cookie: a=S3CRET; b=S3CRET", "--cookie", "S3CRET", "u"}, `curl -H 'Cookie: ***' --cookie *** u`},
 		{[]string{"curl", "-H", "X-Api-Key: S3CRET", "u"}, `curl -H 'X-Api-Key: ***' u`},
-		{[]string{"curl", "-d", `{"token":"S3CRET","n":1}`}, `curl -d '{"token":***,"n":1}'`},
-		{[]string{"curl", "-d", `{'token': 'S3CRET', 'n': 1}`}, `curl -d '{'\''token'\'': ***, '\''n'\'': 1}'`},
+		{[]string{"curl", "-d", `{"token":"S3CRET","n":1}`}, `curl -d '{"token":***'`},
+		{[]string{"curl", "-d", `{'token': 'S3CRET', 'n': 1}`}, `curl -d '{'\''token'\'': ***'`},
 		{[]string{"curl", "https://x/?token=S3CRET&n=1"}, `curl 'https://x/?token=***&n=1'`},
 		{[]string{"http", "GET", "u", "Authorization:", "S3CRET"}, `http GET u Authorization: ***`},
 		{[]string{"sh", "-c", `curl -H "Authorization: Bearer S3CRET S3CRET" u && run --token 'S3CRET S3CRET'; A_TOKEN="S3CRET S3CRET" run now`},
 			`sh -c 'curl -H "Authorization: ***" u && run --token ***; A_TOKEN=*** run now'`},
 		{[]string{"bash", "-lc", "TOKEN=S3CRET\nrun now\n"}, `bash -lc $'TOKEN=***\nrun now\n'`},
-		{[]string{"sh", "-c", `curl -d "{\"token\": \"S3CRET S3CRET\", \"n\": 1}" u`}, `sh -c 'curl -d "{\"token\": ***, \"n\": 1}" u'`},
+		{[]string{"sh", "-c", `curl -d "{\"token\": \"S3CRET S3CRET\", \"n\": 1}" u`}, `sh -c 'curl -d "{\"token\": ***'`},
 		{[]string{"dotnet", "DiscordChatExporter.Cli.dll", "export", "-t", "S3CRET", "-c", "123"}, `dotnet DiscordChatExporter.Cli.dll export -t *** -c 123`},
 		{[]string{"docker", "run", "tyrrrz/discordchatexporter:stable", "export", "-t", "S3CRET"}, `docker run tyrrrz/discordchatexporter:stable export -t ***`},
 		{[]string{"sh", "-c", `./DiscordChatExporter.Cli export -t "S3CRET" -c 1`}, `sh -c './DiscordChatExporter.Cli export -t *** -c 1'`},
 		{[]string{"curl", "https://discord.com/api/webhooks/123456789012345678/S3CRET-_"}, `curl https://discord.com/api/webhooks/123456789012345678/***`},
-		{[]string{"run", "--no-cookies", "--password", "S3CRET", "x"}, `run --no-cookies *** *** x`},
-		{[]string{"run", "--password-stdin", "--token", "S3CRET"}, `run --password-stdin *** ***`},
+		{[]string{"run", "--no-cookies", "--password", "S3CRET", "x"}, `run --no-cookies --password *** x`},
+		{[]string{"run", "--password-stdin", "--token", "S3CRET"}, `run --password-stdin --token ***`},
 		{[]string{"curl", "-H", `Cookie: a="b"; session=S3CRET`, "u"}, `curl -H 'Cookie: ***' u`},
 		{[]string{"curl", "-H", `Authorization: Digest username="u", response="S3CRET"`}, `curl -H 'Authorization: ***'`},
 		{[]string{"http", "Authorization:", "Bot", "S3CRET", "u"}, `http Authorization: *** *** u`},
@@ -47,10 +47,10 @@ func TestSecretsAreHidden(t *testing.T) {
 		{[]string{"run", `["--token","S3CRET"]`}, `run '["--token",***'`},
 		{[]string{"sh", "-c", `run --password ab,S3CRET}S3CRET on`}, `sh -c 'run --password *** on'`},
 		{[]string{"sh", "-c", `env "DISCORD_TOKEN=my S3CRET" run`}, `sh -c 'env "DISCORD_TOKEN=***" run'`},
-		{[]string{"sh", "-c", `curl -H "Authorization: Digest a=\"b\", c=\"S3CRET\"" u`}, `sh -c 'curl -H "Authorization: ***" u'`},
-		{[]string{"sh", "-c", `run --token=$(echo S3CRET) on`}, `sh -c 'run --token=*** on'`},
+		{[]string{"sh", "-c", `curl -H "Authorization: Digest a=\"b\", c=\"S3CRET\"" u`}, `sh -c 'curl -H "Authorization: ***'`},
+		{[]string{"sh", "-c", `run --token=$(echo S3CRET) on`}, `sh -c 'run --token=***'`},
 		{[]string{"sh", "-c", "A_TOKEN+=S3CRET TOKEN[0]=S3CRET run --api.key S3CRET"}, `sh -c 'A_TOKEN+=*** TOKEN[0]=*** run --api.key ***'`},
-		{[]string{"./DiscordChatExporter.Cli", "export", "-tS3CRET", "-t=S3CRET", "-t", "S3CRET", "-c", "1"}, `./DiscordChatExporter.Cli export -t*** -t*** -t *** -c 1`},
+		{[]string{"./DiscordChatExporter.Cli", "export", "-tS3CRET", "-t=S3CRET", "-t", "S3CRET", "-c", "1"}, `./DiscordChatExporter.Cli export -t*** -t=*** -t *** -c 1`},
 		{[]string{"sh", "-c", `./DiscordChatExporter.Cli export "-t" "S3CRET" -c 1`}, `sh -c './DiscordChatExporter.Cli export "-t" *** -c 1'`},
 		{[]string{"git", "clone", "https://user:S3CRET@host/x"}, `git clone https://user:***@host/x`},
 		// Not secrets.
@@ -97,10 +97,8 @@ func FuzzHarmless(f *testing.F) {
 		if !harmless(text) {
 			return
 		}
-		for _, rule := range rules {
-			if got := rule().ReplaceAllString(text, "${1}"+hidden); got != text {
-				t.Errorf("%q is called harmless, and shown as %q", text, got)
-			}
+		if got := hideIn([]string{"-c", text})[1]; got != text {
+			t.Errorf("%q is called harmless, and shown as %q", text, got)
 		}
 	})
 }

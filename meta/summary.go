@@ -38,6 +38,20 @@ func Summary(words []string) string {
 	return cut(strings.Join(shown, " "))
 }
 
+// Verbatim is a command quoted for a shell, to be typed again; "" where it
+// would not be the same, as a secret is hidden in it or it is too long.
+func Verbatim(words []string) string {
+	text := Summary(words)
+	var plain []string
+	for _, word := range words {
+		plain = append(plain, quote(word))
+	}
+	if text != strings.Join(plain, " ") {
+		return ""
+	}
+	return text
+}
+
 // quote quotes word for a POSIX shell where it needs it. What is not printable
 // becomes an octal escape in $'…' (POSIX.1-2024), so that any word still
 // reads back as it was.

@@ -42,14 +42,18 @@ func (l locker) hold(b *bench, s *archive) *process { return b.hold(l.call(s, un
 
 // queued waits until n runs wait for the archive's lock, and have said so.
 func (l locker) queued(b *bench, s *archive, p *process, n int) {
-	info, err := os.Stat(s.lock)
-	if err != nil {
-		b.Fatal(err)
+	// dcelock queues for the folder, flock(1) for the file.
+	var inodes []string
+	for _, path := range []string{s.root, s.lock} {
+		info, err := os.Stat(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		inodes = append(inodes, fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino))
 	}
-	inode := fmt.Sprintf(":%d ", info.Sys().(*syscall.Stat_t).Ino)
 	waiting := func() (n int) {
 		for line := range strings.Lines(slurp(b.T, "/proc/locks")) {
-			if strings.Contains(line, "-> FLOCK") && strings.Contains(line, inode) {
+			if strings.Contains(line, "-> FLOCK") && (strings.Contains(line, inodes[0]) || strings.Contains(line, inodes[1])) {
 				n++
 			}
 		}

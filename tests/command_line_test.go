@@ -10,10 +10,11 @@ import (
 	"testing"
 )
 
-// A reading is what the contract says of a command line: what is run, or that
-// it is wrong.
+// A reading is what the contract says of a command line: what is run, by a shell
+// or not, or that it is wrong.
 type reading struct {
 	wrong   bool
+	script  bool
 	command []string
 }
 
@@ -22,9 +23,10 @@ type reading struct {
 var (
 	values = map[string]func(string) bool{
 		"--config": func(v string) bool { return v != "" }, "--wait": isWait, "-w": isWait, "--timeout": isWait,
-		"--conflict-exit-code": isStatus, "-E": isStatus, "--inner-lock": func(v string) bool { return v == "skip" || v == "keep" },
+		"--conflict-exit-code": isStatus, "-E": isStatus, "--inner-lock": func(v string) bool { return v == "auto" || v == "skip" || v == "keep" },
+		"-c": func(string) bool { return true }, "--command": func(string) bool { return true },
 	}
-	switches = []string{"-n", "--nonblock", "--nb", "--nonblocking", "-o", "--close", "-q", "--quiet", "-v", "--verbose"}
+	switches = []string{"-n", "--nonblock", "--nb", "--nonblocking", "-o", "--close", "-q", "--quiet", "-v", "--verbose", "-x", "-e", "--exclusive"}
 )
 
 func isWait(v string) bool { return slices.Contains([]string{"0", "0.5", "1m", "forever"}, v) }
@@ -37,9 +39,13 @@ func isStatus(v string) bool {
 // read reads a command line by the contract's own words, without kong.
 func read(words []string) reading {
 	wait, nonblock, wrong := false, false, false
+	var script []string
 	take := func(flag, value string) {
 		wrong = wrong || !values[flag](value)
 		wait = wait || isWait(value) && strings.Contains("--wait -w --timeout", flag)
+		if flag == "-c" || flag == "--command" {
+			script = []string{value}
+		}
 	}
 	for len(words) > 0 && !wrong {
 		word := words[0]
@@ -68,13 +74,19 @@ func read(words []string) reading {
 			wrong = true
 		}
 	}
-	return reading{wrong: wrong || wait && nonblock || len(words) == 0, command: words}
+	if script != nil && !wrong {
+		return reading{wrong: wait && nonblock || len(words) > 0, script: true, command: script}
+	}
+	wrong = wrong || wait && nonblock || len(words) == 0
+	// What flock(1) takes as its first word: a descriptor's number, a lock file.
+	wrong = wrong || words[0] != "" && strings.Trim(words[0], "0123456789") == "" || strings.HasSuffix(words[0], ".lock")
+	return reading{wrong: wrong, command: words}
 }
 
 // vocabulary is what command lines are made of.
 var vocabulary = strings.Split("-n --nonblock --nb --nonblocking -w --wait --timeout -E --conflict-exit-code -o --close --inner-lock -q --quiet -v --verbose --config "+
 	"--wait=0 --wait=0.5 --wait= --timeout=forever --wait=-1 --config=c --config= --inner-lock=keep --inner-lock=x --conflict-exit-code=75 --conflict-exit-code=256 "+
-	"-w0 -w1m -wx -E0 -E255 -E256 -nq -qv -nE75 -ow0 -x -- --- - --confg -nx 0 0.5 1m forever keep 75 x say say say -- -- =", " ")
+	"-w0 -w1m -wx -E0 -E255 -E256 -nq -qv -nE75 -ow0 -x -e --exclusive -xnE75 -csay --command=say --inner-lock=auto -s -u -F --fcntl -y -- --- - --confg -ny x.lock 0 0.5 1m forever keep 75 x say say say -- -- =", " ")
 
 // Random command lines are read as the contract says: what runs, runs with its own
 // words; and what is wrong is refused with status 64, and runs nothing.
@@ -105,6 +117,8 @@ func FuzzCommandLine(f *testing.F) {
 			status = 64
 		case want.command[0] != "say":
 			status = 127
+		case want.script:
+			printed = "say\n"
 		default:
 			printed = strings.Join(want.command, "\n") + "\n"
 		}

@@ -115,6 +115,11 @@ func TestEnvironment(t *testing.T) {
 		want       string
 	}{
 		{nil, nil, "DCE_SCRAPE_LOCK_HELD=" + s.lock + "\nDCE_SKIP_SCRAPE_LOCK=1\n"},
+		{[]string{"--inner-lock=auto"}, nil, "DCE_SCRAPE_LOCK_HELD=" + s.lock + "\nDCE_SKIP_SCRAPE_LOCK=1\n"},
+		// It may outlive the lock, so its own locking stays on.
+		{[]string{"--close"}, nil, "DCE_SCRAPE_LOCK_HELD=" + s.lock + "\n"},
+		{[]string{"--close"}, []string{"DCE_SKIP_SCRAPE_LOCK=1", "DCE_SCRAPE_LOCK_HELD=x"}, "DCE_SCRAPE_LOCK_HELD=" + s.lock + "\n"},
+		{[]string{"--close", "--inner-lock=skip"}, nil, "DCE_SCRAPE_LOCK_HELD=" + s.lock + "\nDCE_SKIP_SCRAPE_LOCK=1\n"},
 		{[]string{"--inner-lock=skip"}, []string{"DCE_SKIP_SCRAPE_LOCK=0", "DCE_SCRAPE_LOCK_HELD=x"}, "DCE_SCRAPE_LOCK_HELD=" + s.lock + "\nDCE_SKIP_SCRAPE_LOCK=1\n"},
 		{[]string{"--inner-lock=keep"}, nil, "DCE_SCRAPE_LOCK_HELD=" + s.lock + "\n"},
 		{[]string{"--inner-lock=keep"}, []string{"DCE_SKIP_SCRAPE_LOCK=0"}, "DCE_SCRAPE_LOCK_HELD=" + s.lock + "\nDCE_SKIP_SCRAPE_LOCK=0\n"},
@@ -127,14 +132,44 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// The command holds the lock by a descriptor of its own, unless --close.
+// The command holds the lock by descriptors of its own, the folder's and the
+// file's, unless --close. Their numbers are ones that no script uses.
 func TestDescriptor(t *testing.T) {
 	s := newArchive(t)
-	list := `for fd in /proc/$$/fd/*; do test "$(readlink $fd)" = "$DCE_SCRAPE_LOCK_HELD" && echo ${fd##*/}; done; exit 0`
-	r := s.dcelock("--", "bash", "-c", list).run(t)
-	var fd int
-	if _, err := fmt.Sscan(r.stdout, &fd); err != nil || fd < 10 {
-		t.Errorf("the lock's descriptors in the command: %q", r.stdout)
+	list := `for fd in /proc/$$/fd/*; do
+		for held in "$DCE_SCRAPE_LOCK_HELD" "${DCE_SCRAPE_LOCK_HELD%/*}"; do
+			test "$(readlink $fd)" = "$held" && grep -q FLOCK /proc/$$/fdinfo/${fd##*/} && echo ${fd##*/} "$held"
+		done
+	done; exit 0`
+	descriptors := func(r result) (of map[string]int) {
+		of = map[string]int{}
+		for line := range strings.Lines(r.stdout) {
+			var fd int
+			var path string
+			if n, _ := fmt.Sscan(line, &fd, &path); n != 2 || of[path] != 0 {
+				t.Errorf("the lock's descriptors in the command: %q", r.stdout)
+			}
+			of[path] = fd
+		}
+		return of
+	}
+	of := descriptors(s.dcelock("--", "bash", "-c", list).run(t))
+	if len(of) != 2 || of[s.root] < 500 || of[s.lock] < 500 {
+		t.Errorf("the lock's descriptors in the command: %v", of)
+	}
+	// Where the limit does not allow that, still out of a script's way.
+	low := call{argv: []string{"bash", "-c", `ulimit -n 64; exec "$0" -- bash -c "$1"`, binary, list}, dir: s.a}
+	if of = descriptors(low.run(t)); len(of) != 2 || of[s.root] < 10 || of[s.lock] < 10 {
+		t.Errorf("the lock's descriptors in the command, with few to be had: %v", of)
+	}
+	// An override's folder may be anybody's; that of a lock file with the
+	// usual name is locked with it, whoever named it.
+	for name, want := range map[string]int{"/my.lock": 1, "/.dce-scrape.lock": 2} {
+		named := s.dcelock("--", "bash", "-c", list)
+		named.env = []string{"DCE_SCRAPE_LOCK_FILE=" + s.root + name}
+		if of = descriptors(named.run(t)); len(of) != want || of[s.root+name] < 500 {
+			t.Errorf("the descriptors under an override %s: %v", name, of)
+		}
 	}
 	for _, flag := range []string{"-o", "--close"} {
 		if r := s.dcelock(flag, "--", "bash", "-c", list).run(t); r.stdout != "" || r.status != 0 {

@@ -106,8 +106,14 @@ func TestLockFilesThatCannotBeUsed(t *testing.T) {
 	run(t, 73, "too many levels")
 	os.Remove(s.lock)
 
-	// One through a link is the file it leads to, made or not yet.
+	// One through a link is the file it leads to. Where that is missing, who
+	// made the link would have this run make a file anywhere.
 	os.Symlink(s.root+"/real.lock", s.lock)
+	run(t, 73, s.root+"/real.lock")
+	if exists(s.root + "/real.lock") {
+		t.Error("a file was made through a link")
+	}
+	write(t, s.root+"/real.lock", "")
 	s.dcelock("--", "bash", "-c", `! flock -n "$0" true`, s.root+"/real.lock").run(t).wants(t, 0)
 	os.Remove(s.lock)
 
@@ -135,7 +141,7 @@ func TestLockFilesThatCannotBeUsed(t *testing.T) {
 func TestNoDescriptors(t *testing.T) {
 	s := newArchive(t)
 	c := call{argv: []string{"bash", "-c", `ulimit -n 10; exec "$0" -- touch ran`, binary}, dir: s.a}
-	c.run(t).wants(t, 71, s.lock)
+	c.run(t).wants(t, 71, "open files")
 	if exists(s.a + "/ran") {
 		t.Error("the command ran")
 	}

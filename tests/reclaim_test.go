@@ -21,22 +21,25 @@ func TestReclaim(t *testing.T) {
 	record := slurp(t, s.meta) // of a process that lives on, with all its keys
 	pid := living.cmd.Process.Pid
 	boot, ticks := "boot_id="+s.key("boot_id"), "start_ticks="+s.key("start_ticks")
-	namespace, host := "pid_ns="+s.key("pid_ns"), "host="+s.key("host")
+	namespace, host, started := "pid_ns="+s.key("pid_ns"), "host="+s.key("host"), "started="+s.key("started")
+	otherBoot := strings.Replace(record, boot, "boot_id=00000000-1111-2222-3333-444444444444", 1)
 
 	reclaims := fmt.Sprintf("warning: reclaiming scrape lock; previous holder pid %d is not running", pid)
 	replaces := fmt.Sprintf("warning: replacing the record of pid %d", pid)
 	dead := deadPID(t)
 	for name, c := range map[string]struct{ record, message string }{
-		"dead, by a script":   {fmt.Sprintf("pid=%d\nstarted=2026-06-04T06:39:46Z\ncmd=x\n", dead), fmt.Sprintf("reclaiming scrape lock; previous holder pid %d is not running", dead)},
-		"earlier boot":        {strings.Replace(record, boot, "boot_id=00000000-1111-2222-3333-444444444444", 1), reclaims},
-		"reused pid":          {strings.Replace(record, ticks, "start_ticks=1", 1), reclaims},
-		"other host":          {strings.Replace(strings.Replace(record, host, "host=elsewhere", 1), boot, "boot_id=0", 1), replaces + " (cannot tell)"},
-		"other PID namespace": {strings.Replace(record, namespace, "pid_ns=7", 1), replaces + " (cannot tell)"},
-		"living, by a script": {fmt.Sprintf("pid=%d\nstarted=2026-06-04T06:39:46Z\ncmd=x\n", pid), replaces + " (running)"},
-		"no record at all":    {"hello\n", "replacing a record that cannot be used"},
-		"empty":               {"", "replacing a record that cannot be used"},
-		"a process group":     {"pid=-1\nstarted=x\ncmd=x\n", "replacing a record that cannot be used"},
-		"larger than any":     {strings.Repeat("x", 65<<10), "is larger than 64 KiB"},
+		"dead, by a script": {fmt.Sprintf("pid=%d\nstarted=2026-06-04T06:39:46Z\ncmd=x\n", dead), fmt.Sprintf("reclaiming scrape lock; previous holder pid %d is not running", dead)},
+		"earlier boot":      {strings.Replace(otherBoot, started, "started=2001-01-01T00:00:00Z", 1), reclaims},
+		// A host's name proves nothing, and it was not written before this boot.
+		"another of that name": {otherBoot, replaces + " (cannot tell, on " + s.key("host") + "): the lock is free"},
+		"reused pid":           {strings.Replace(record, ticks, "start_ticks=1", 1), reclaims},
+		"other host":           {strings.Replace(strings.Replace(record, host, "host=elsewhere", 1), boot, "boot_id=0", 1), replaces + " (cannot tell, on elsewhere): the lock is free"},
+		"other PID namespace":  {strings.Replace(record, namespace, "pid_ns=7", 1), replaces + " (cannot tell, on " + s.key("host") + "): the lock is free"},
+		"living, by a script":  {fmt.Sprintf("pid=%d\nstarted=2026-06-04T06:39:46Z\ncmd=x\n", pid), replaces + " (running): the lock is free"},
+		"no record at all":     {"hello\n", "replacing a record that cannot be used"},
+		"empty":                {"", "replacing a record that cannot be used"},
+		"a process group":      {"pid=-1\nstarted=x\ncmd=x\n", "replacing a record that cannot be used"},
+		"larger than any":      {strings.Repeat("x", 65<<10), "is larger than 64 KiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newArchive(t)
@@ -59,8 +62,8 @@ func TestReclaim(t *testing.T) {
 		})
 	}
 
-	// A record whose process is proven to live is not reclaimed even though
-	// the lock seems free: its lock file has been replaced.
+	// With the lock file removed the folder's lock is still held, so that
+	// nothing is reclaimed.
 	os.Remove(s.lock)
 	s.dcelock("--", "touch", "ran").run(t).wants(t, 1, "already running",
 		fmt.Sprintf("Holder pid %d (running", pid), "removed or replaced")
@@ -73,8 +76,12 @@ func TestReclaim(t *testing.T) {
 	s.dcelock("--", "true").run(t).wants(t, 0)
 }
 
+// wasKilled is how messages begin to tell of a run whose wrapper was killed.
+func wasKilled(pid int) string { return fmt.Sprintf("dcelock: dcelock pid %d (started ", pid) }
+
 // A wrapper that is killed outright leaves the lock to its command, and a
-// record that the next run reclaims.
+// record that the next run reclaims. Until then a refusal says just that, and
+// how to stop what goes on.
 func TestWrapperKilled(t *testing.T) {
 	s := newArchive(t)
 	holder := s.hold()
@@ -82,9 +89,16 @@ func TestWrapperKilled(t *testing.T) {
 	holder.cmd.Process.Kill()
 	<-holder.done
 	r := s.dcelock("--", "touch", "ran").run(t)
-	r.wants(t, 1, "already running", fmt.Sprintf("Holder pid %d (not running", pid))
+	left := pids(t, "fuser", s.lock)
+	if len(left) != 1 {
+		t.Fatalf("the lock file is open in %v", left)
+	}
+	r.wants(t, 1, "already running", wasKilled(pid), fmt.Sprintf("Holder pid %d (running, started ", left[0]), fmt.Sprintf("to stop it: kill %d\n", left[0]))
 	if exists(s.a + "/ran") {
 		t.Error("the command ran")
+	}
+	if strings.Contains(r.stderr, "--close") || strings.Contains(r.stderr, fmt.Sprintf("Holder pid %d ", pid)) || strings.Contains(r.stderr, "left no record") {
+		t.Errorf("misleads about a killed run:\n%s", r.stderr)
 	}
 	holder.end()
 	if !eventually(s.lockIsFree) {

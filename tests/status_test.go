@@ -54,9 +54,11 @@ type jsonStatus struct {
 	Replaced bool `json:"lock_file_replaced"`
 	Record   string
 	Problem  *string `json:"record_problem"`
+	Killed   *int    `json:"killed_pid"`
 	Holders  []jsonProcess
 	Waiters  []jsonProcess
 	Kind     *string `json:"file_system"`
+	Device   *string `json:"file_system_source"`
 	Local    *string `json:"locks_local_because"`
 }
 
@@ -72,7 +74,7 @@ func (s *archive) json(t *testing.T) jsonStatus {
 	if want := map[string]int{"free": 0, "stale": 0, "held": 1}[status.State]; r.status != want || r.stderr != "" {
 		t.Errorf("state %s: %+v", status.State, r)
 	}
-	if status.Lock != s.lock || status.Record != s.meta || status.Config == nil || *status.Config != s.a+"/config/scrape-targets.json" || status.Kind == nil || status.Holders == nil || status.Waiters == nil {
+	if status.Lock != s.lock || status.Record != s.meta || status.Config == nil || *status.Config != s.a+"/config/scrape-targets.json" || status.Kind == nil || status.Device == nil || status.Holders == nil || status.Waiters == nil {
 		t.Errorf("incomplete: %s", r.stdout)
 	}
 	return status
@@ -126,17 +128,21 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 
-	// The wrapper is killed: the record's process is not running, and the
-	// one that really holds the lock was left behind by it.
+	if j.Killed != nil {
+		t.Errorf("%d was killed: %+v", *j.Killed, j)
+	}
+
+	// The wrapper is killed: that is said, and the holder is the process
+	// that really holds the lock, left behind by it.
 	holder.cmd.Process.Kill()
 	<-holder.done
 	j = s.json(t)
-	if j.State != "held" || len(j.Holders) != 2 || j.Holders[0].PID != pid || j.Holders[0].State != "not running" ||
-		j.Holders[1].Source != "kernel" || j.Holders[1].State != "running" || j.Holders[1].Left == nil || *j.Holders[1].Left != pid {
+	if j.State != "held" || j.Killed == nil || *j.Killed != pid || len(j.Holders) != 1 || j.Holders[0].PID == pid ||
+		j.Holders[0].Source != "kernel" || j.Holders[0].State != "running" || j.Holders[0].Left == nil || *j.Holders[0].Left != pid {
 		t.Errorf("%+v", j)
 	}
-	if facts, _ = s.status(t, 1); facts["state"] != "held (active scrape)" {
-		t.Errorf("%v", facts)
+	if facts, r = s.status(t, 1); facts["state"] != "held (active scrape)" || !strings.Contains(r.stdout, fmt.Sprintf("dcelock pid %d was killed", pid)) {
+		t.Errorf("%s", r.stdout)
 	}
 	holder.end()
 	waiter.wait()
@@ -192,6 +198,8 @@ func TestStatusErrors(t *testing.T) {
 	s.config(`{"archive_root": "<root>/no/where"}`)
 	s.dcelock("--status").run(t).wants(t, 66, "is the drive mounted?")
 	s.config(`{"archive_root": "<root>/new"}`)
+	s.dcelock("--status").run(t).wants(t, 66, "is the drive mounted?", "mkdir -p "+s.root+"/new")
+	write(t, s.root+"/neighbour", "")
 	if r := s.dcelock("--status").run(t); r.status != 0 || !strings.Contains(r.stdout, "free (no lock file)") || exists(s.root+"/new") {
 		t.Errorf("%+v", r)
 	}
@@ -201,7 +209,7 @@ func TestStatusErrors(t *testing.T) {
 func TestStatusToAFullDisk(t *testing.T) {
 	s := newArchive(t)
 	for _, flags := range []string{"--status", "--status --json"} {
-		call{argv: []string{"bash", "-c", `"$0" $1 >/dev/full`, binary, flags}, dir: s.a}.run(t).wants(t, 71, "cannot be printed")
+		call{argv: []string{"bash", "-c", `"$0" $1 >/dev/full`, binary, flags}, dir: s.a}.run(t).wants(t, 71, "standard output")
 	}
 }
 
@@ -235,6 +243,11 @@ func TestStatusTakesNothing(t *testing.T) {
 	}
 }
 
+// asRoot is the command that shows the superuser who holds the lock.
+func (s *archive) asRoot() string {
+	return "sudo env DCE_SCRAPE_LOCK_FILE=" + s.lock + " " + binary + " --status\n"
+}
+
 // The other user's process may not be looked at, and is named all the same.
 func TestOtherUsersHolder(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -247,7 +260,7 @@ func TestOtherUsersHolder(t *testing.T) {
 	c := s.dcelock("--", "true")
 	c.attr = asUser(t)
 	c.run(t).wants(t, 1, "left no record", fmt.Sprintf("Holder pid %d (running, started ", holder.cmd.Process.Pid), "flock "+s.lock, "by root, took the lock and may not be looked at",
-		"to see whether it holds the lock still: sudo fuser -v "+s.lock)
+		s.asRoot(), fmt.Sprintf("to stop it: sudo kill %d\n", holder.cmd.Process.Pid))
 	status := s.dcelock("--status", "--json")
 	status.attr = c.attr
 	if r := status.run(t); r.status != 1 || !strings.Contains(r.stdout, `"unseen":true`) {
@@ -257,7 +270,7 @@ func TestOtherUsersHolder(t *testing.T) {
 	holder.cmd.Process.Kill()
 	<-holder.done
 	r := c.run(t)
-	r.wants(t, 1, "no process can be seen that holds it", "sudo fuser -v "+s.lock)
+	r.wants(t, 1, "no process can be seen that holds it", s.asRoot())
 	if strings.Contains(r.stderr, "Holder") {
 		t.Errorf("%s", r.stderr)
 	}
@@ -341,6 +354,6 @@ func TestManyLocksComeAndGo(t *testing.T) {
 	}
 	os.Remove(s.lock)
 	for range 20 {
-		s.dcelock("--", "true").run(t).wants(t, 1, "removed or replaced")
+		s.dcelock("--", "true").run(t).wants(t, 1, fmt.Sprintf("Holder pid %d (running", holder.cmd.Process.Pid))
 	}
 }

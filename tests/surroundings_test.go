@@ -110,7 +110,8 @@ func TestStreamsAreTheCallersOwn(t *testing.T) {
 	}
 }
 
-// Nothing but the lock is added to the command's descriptors.
+// Nothing but the lock is added to the command's descriptors: the folder's and
+// the file's.
 func TestNothingElseIsInherited(t *testing.T) {
 	s := newArchive(t)
 	count := `ls /proc/self/fd | wc -l`
@@ -118,7 +119,7 @@ func TestNothingElseIsInherited(t *testing.T) {
 	var n, m int
 	fmt.Sscan(bare, &n)
 	fmt.Sscan(s.dcelock("--", "bash", "-c", count).run(t).stdout, &m)
-	if n == 0 || m != n+1 {
+	if n == 0 || m != n+2 {
 		t.Errorf("%d descriptors without the prefix, %d with it", n, m)
 	}
 }

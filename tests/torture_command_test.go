@@ -39,7 +39,8 @@ const statusOverlap = 99
 // What a command checks of its surroundings, as words of its command line.
 const (
 	checkRecord = "record" // there is a record of a process above, from begin to end
-	checkOneFD  = "one"    // the lock's descriptor is the only additional one
+	checkBothFD = "both"   // the folder's and the file's descriptors are the only additional ones
+	checkFileFD = "file"   // the file's is, and the folder's where it could be locked
 	checkNoFD   = "none"   // there is no additional descriptor
 )
 
@@ -91,18 +92,33 @@ func tortured(args []string) int {
 // look are the checks; each returns what is wrong.
 var look = map[string]func(lock string) string{
 	checkRecord: func(lock string) string { return recordAbove(lock) },
-	checkOneFD: func(lock string) string {
-		if fds := inherited(); len(fds) != 1 || fds[0] < 10 || !strings.HasPrefix(linkOf(fds[0]), lock) {
-			return fmt.Sprintf("descriptors: %v inherited", describeFDs(fds))
-		}
-		return ""
-	},
+	checkBothFD: func(lock string) string { return lockDescriptors(lock, true) },
+	checkFileFD: func(lock string) string { return lockDescriptors(lock, false) },
 	checkNoFD: func(string) string {
 		if fds := inherited(); len(fds) != 0 {
 			return fmt.Sprintf("descriptors: %v inherited with --close", describeFDs(fds))
 		}
 		return ""
 	},
+}
+
+// lockDescriptors tells what is wrong with the inherited descriptors. The lock
+// file may be anywhere by now; the folder is where it was.
+func lockDescriptors(lock string, both bool) string {
+	folder := filepath.Dir(lock)
+	fds := inherited()
+	files := slices.DeleteFunc(slices.Clone(fds), func(fd int) bool { return linkOf(fd) == folder })
+	folders := len(fds) - len(files)
+	if len(files) != 1 || folders > 1 || both && folders == 0 || slices.Min(fds) < 500 || !isLocked(files[0]) {
+		return fmt.Sprintf("descriptors: %v inherited", describeFDs(fds))
+	}
+	return ""
+}
+
+// isLocked tells whether a descriptor holds a flock(2) lock.
+func isLocked(fd int) bool {
+	info, _ := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	return strings.Contains(string(info), "FLOCK")
 }
 
 // tortureFDs is the variable that lists the descriptors of the contenders' caller.

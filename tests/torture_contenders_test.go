@@ -54,7 +54,10 @@ func (c *contest) startOne() {
 	long := fmt.Sprint(c.rand.IntN(1 + c.rand.IntN(60000)))
 	wait := fmt.Sprintf("--wait=%.3f", c.rand.Float64())
 
-	fds := checkOneFD
+	fds := checkBothFD
+	if c.users {
+		fds = checkFileFD // the folder may be one that this user may not read
+	}
 	if strings.Contains(x.kind, "close") {
 		fds, x.closed = checkNoFD, true
 	}

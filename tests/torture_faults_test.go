@@ -17,11 +17,10 @@ type mix struct {
 	faults []fault
 
 	// The documented limits ask for these.
-	recordsKept   bool // nobody meddles with records: every run has its own
-	locksKept     bool // nobody removes the lock file
-	users         bool // some contenders are another, unprivileged user's
-	disk          bool // the archive root is a small file system
-	sparesWrapper bool // no dcelock is killed with SIGKILL
+	recordsKept bool // nobody meddles with records: every run has its own
+	locksKept   bool // nobody removes the lock file
+	users       bool // some contenders are another, unprivileged user's
+	disk        bool // the archive root is a small file system
 }
 
 // A fault is injected at a random moment; it tells whether it took effect.
@@ -38,14 +37,11 @@ var mixes = []mix{
 	// lies at the path, so with them the lock file must stay where it is:
 	// a removed one makes them overlap.
 	{name: "runners", others: true, faults: []fault{kill, kill, removeRecord, moveRecord, spoilRecord}, locksKept: true},
-	{name: "removed", faults: []fault{kill, kill, removeLock, replaceLock, moveLock, removeRecord, moveRecord, spoilRecord, removeBoth, removeBoth, replaceBoth, replaceBoth}},
+	{name: "removed", faults: []fault{kill, kill, removeLock, replaceLock, moveLock, removeRecord, moveRecord, spoilRecord, removeBoth, removeBoth, moveBoth, moveBoth, replaceBoth, replaceBoth}},
 	{name: "disk full", others: true, faults: []fault{kill, fill, fill, empty}, locksKept: true, disk: true},
 	{name: "permissions", others: true, faults: []fault{kill, removeRecord, chmodRoot, chmodLock, chmodRecord, chmodBack, chmodBack}, locksKept: true, users: true},
-	// What another user's processes hold is for root alone to see: between
-	// users, a run whose lock file is removed is known by its record alone.
-	// So the record stays, and the process that it names is not killed,
-	// and nothing is left behind that has no record.
-	{name: "removed between users", faults: []fault{killGently, killGently, removeLock, replaceLock, moveLock}, users: true, sparesWrapper: true},
+	// The folder is one for all users, whatever each may see of the others.
+	{name: "removed between users", faults: []fault{kill, kill, removeLock, replaceLock, moveLock, removeBoth, moveBoth, replaceBoth}, users: true},
 }
 
 func (m mix) needsRoot() bool { return m.users || m.disk }
@@ -60,8 +56,7 @@ func (c *contest) fault() {
 }
 
 var (
-	kill       = fault{"", func(c *contest) bool { return c.kill() }}
-	killGently = kill
+	kill = fault{"", func(c *contest) bool { return c.kill() }}
 
 	removeLock  = fault{"remove lock", func(c *contest) bool { return os.Remove(c.lock) == nil }}
 	replaceLock = fault{"replace lock", func(c *contest) bool { return os.Remove(c.lock) == nil && c.create(c.lock, "") }}
@@ -80,6 +75,11 @@ var (
 	replaceBoth = fault{"replace lock, remove record", func(c *contest) bool {
 		lock := os.Remove(c.lock) == nil && c.create(c.lock, "")
 		return c.both(lock, os.Remove(c.meta) == nil)
+	}}
+
+	moveBoth = fault{"move lock and record aside", func(c *contest) bool {
+		lock := c.aside(c.lock)
+		return c.both(lock, c.aside(c.meta))
 	}}
 
 	fill  = fault{"fill disk", func(c *contest) bool { return c.fill() }}
@@ -124,9 +124,16 @@ func (c *contest) create(path, text string) bool {
 	return err == nil
 }
 
-// aside moves a file out of the way as backups are named: README, "Live or stale".
+// aside moves a file out of the way, under any name: as backups are named, under
+// one that has nothing to do with it, or into a folder beside the archive root.
 func (c *contest) aside(path string) bool {
-	to := path + []string{".old", ".bak", ".orig", "~"}[c.rand.IntN(4)]
+	to := path + []string{".old", ".bak", ".stale", "~", ".2026-06-04"}[c.rand.IntN(5)]
+	switch c.rand.IntN(3) {
+	case 0:
+		to = fmt.Sprintf("%s/aside-%x", c.root, c.rand.IntN(1<<16))
+	case 1:
+		to = fmt.Sprintf("%s/aside-%x", c.folder, c.rand.IntN(1<<16))
+	}
 	c.put[filepath.Base(to)] = true
 	return os.Rename(path, to) == nil
 }
@@ -163,7 +170,7 @@ func (c *contest) kill() bool {
 	isWrapper := p.role == roleWrapper || p.role == roleWaiter
 	// With --close, SIGKILL to the wrapper frees the lock while its command
 	// lives: README, "Limits".
-	if sig == syscall.SIGKILL && isWrapper && (c.sparesWrapper || x.closed) {
+	if sig == syscall.SIGKILL && isWrapper && x.closed {
 		return false
 	}
 	if !p.signal(c.mark, sig) {

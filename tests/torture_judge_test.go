@@ -16,7 +16,7 @@ func TestTortureSeesWhatIsWrong(t *testing.T) {
 		unlocked.env = append(tortureEnv(c.mark, id), "DCE_SKIP_SCRAPE_LOCK=1")
 		return unlocked.start(t)
 	}
-	first := run(0, "told", checkRecord, checkOneFD)
+	first := run(0, "told", checkRecord, checkBothFD)
 	first.sees("ready")
 	if pid := judgeOf(c.folder); pid == 0 {
 		t.Error("the judge does not see the command that runs")

@@ -40,7 +40,7 @@ func stepFaults() (all []stepFault) {
 	for _, visitor := range []string{passes, stays, queues, probes} {
 		all = append(all, stepFault{name: visitor, visitor: visitor})
 	}
-	for _, files := range []*fault{&removeLock, &replaceLock, &moveLock, &removeRecord, &removeBoth} {
+	for _, files := range []*fault{&removeLock, &replaceLock, &moveLock, &removeRecord, &removeBoth, &moveBoth} {
 		all = append(all, stepFault{name: files.name, files: files})
 		for _, visitor := range []string{passes, stays, queues} {
 			all = append(all, stepFault{name: files.name + ", " + visitor, files: files, visitor: visitor})
@@ -76,7 +76,11 @@ func (s *steps) inject(f stepFault) {
 // visit lets another run come by, and checks that it gets the lock if, and only
 // if, nobody has it.
 func (s *steps) visit(visitor string, removed bool) {
-	before := s.lockHolders()
+	look := s.lockHolders
+	if visitor == probes {
+		look = s.fileHolders // flock(1) knows of no folder
+	}
+	before := look()
 	r := result{}
 	switch visitor {
 	case probes:
@@ -106,7 +110,7 @@ func (s *steps) visit(visitor string, removed bool) {
 		r = result{stdout: s.visitor.stdout(), stderr: s.visitor.stderr()}
 		s.began = strings.Contains(slurp(s.t, s.folder+"/log"), fmt.Sprintf(" begin %d ", idVisitor))
 	}
-	after := s.lockHolders()
+	after := look()
 	s.event("the other run: %s, got the lock: %v, holders %v", visitor, s.began, before)
 	wants := len(before) == 0
 	switch {
@@ -127,16 +131,20 @@ func (s *steps) visit(visitor string, removed bool) {
 	}
 }
 
-// lockHolders are the runs that hold the lock file, or one that was there
-// before, by the kernel's view of their descriptors: pids, sorted.
-func (s *steps) lockHolders() (pids []int) {
+// lockHolders are the runs that hold the folder's or the file's lock, and
+// fileHolders those that hold the file's, or that of one that was there before,
+// by the kernel's view of their descriptors: pids, sorted.
+func (s *steps) lockHolders() []int { return s.holders(true) }
+func (s *steps) fileHolders() []int { return s.holders(false) }
+
+func (s *steps) holders(folders bool) (pids []int) {
 	for _, p := range processes(s.mark) {
 		folder := fmt.Sprintf("/proc/%d/", p.pid)
 		entries, _ := os.ReadDir(folder + "fd")
 		for _, entry := range entries {
 			link, _ := os.Readlink(folder + "fd/" + entry.Name())
 			info, _ := os.ReadFile(folder + "fdinfo/" + entry.Name())
-			if strings.HasPrefix(link, s.lock) && strings.Contains(string(info), "FLOCK") && !strings.Contains(string(info), "->") && !slices.Contains(pids, p.pid) {
+			if (strings.HasPrefix(link, s.lock) || folders && link == s.root) && strings.Contains(string(info), "FLOCK") && !strings.Contains(string(info), "->") && !slices.Contains(pids, p.pid) {
 				pids = append(pids, p.pid)
 			}
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // A scenario is a run of dcelock that is stopped at every system call from the
-// first that touches the lock file to its end.
+// first that touches the archive root to its end.
 type scenario struct {
 	name  string
 	flags []string
@@ -142,7 +142,7 @@ const (
 const own = 42
 
 func (s *steps) run(id int, long string, flags ...string) call {
-	check := checkOneFD
+	check := checkBothFD
 	if slices.Contains(flags, "--close") {
 		check = checkNoFD
 	}
@@ -187,7 +187,7 @@ func (s *steps) trial(step int, f stepFault) {
 	reading := false
 	s.tracer = &tracer{}
 	s.tracer.enter = func(call systemCall) {
-		begun = begun || strings.HasPrefix(call.path, s.lock)
+		begun = begun || strings.HasPrefix(call.path, s.root)
 		if !begun || call.isQuiet() || walk.tires(call) {
 			return
 		}

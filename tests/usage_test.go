@@ -2,6 +2,7 @@ package tests
 
 import (
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -11,9 +12,13 @@ func TestUsageErrors(t *testing.T) {
 	s := newArchive(t)
 	for _, args := range [][]string{
 		{}, {"--"}, {"-n"}, {"--config"}, {"--config="}, {"--config", "", "touch", "ran"},
-		{"--confg", "c", "--", "touch", "ran"}, {"-x", "touch", "ran"}, {"-E", "256", "touch", "ran"},
+		{"--confg", "c", "--", "touch", "ran"}, {"-y", "touch", "ran"}, {"-E", "256", "touch", "ran"},
 		{"-E", "-1", "touch", "ran"}, {"-E", "x", "touch", "ran"}, {"-E"}, {"--inner-lock=maybe", "touch", "ran"},
-		{"--nonblock=maybe", "touch", "ran"},
+		{"--nonblock=maybe", "touch", "ran"}, {"-c", "touch ran", "touch", "ran"}, {"-n", "-w", "5", "touch", "ran"},
+		{"--status", "touch", "ran"}, {"--status", "-w", "5"}, {"--status", "-n"}, {"--status", "--close"}, {"--json"}, {"--json", "touch", "ran"},
+		// What flock(1) has, and there is not here.
+		{"-s", "touch", "ran"}, {"--shared", "touch", "ran"}, {"-u", "touch", "ran"}, {"-F", "touch", "ran"}, {"--fcntl", "touch", "ran"},
+		{"9", "touch", "ran"}, {"my.lock", "touch", "ran"},
 	} {
 		r := s.dcelock(args...).run(t)
 		r.wants(t, 64, "dcelock: ", "dcelock --help")
@@ -31,21 +36,22 @@ func TestHelpAndVersion(t *testing.T) {
 		if !strings.HasPrefix(r.stdout, "Usage: dcelock [flags] [--] COMMAND [ARG...]\n") || r.stderr != "" {
 			t.Errorf("%s:\n%s%s", flag, r.stdout, r.stderr)
 		}
-		for _, text := range []string{"--config", "--nonblock", "--conflict-exit-code", "--close", "--inner-lock", "--quiet", "--verbose", "--version",
+		for _, text := range []string{"--config", "--nonblock", "--conflict-exit-code", "--close", "--inner-lock", "--quiet", "--verbose", "--version", "--wait", "--command", "--status", "--json", "--exclusive",
 			"Examples:", "Exit status:", "64 ", "65 ", "66 ", "71 ", "73 ", "126, 127", "DCE_CONFIG_FILE", "DCE_SCRAPE_LOCK_FILE", "DCE_SKIP_SCRAPE_LOCK"} {
-			if !strings.Contains(r.stdout, text) {
+			if !strings.Contains(strings.Join(strings.Fields(r.stdout), " "), text) {
 				t.Errorf("%s does not mention %s", flag, text)
 			}
 		}
 		for line := range strings.Lines(r.stdout) {
-			if len(line) > 87 {
+			if len(line) > 81 {
 				t.Errorf("%s: a line too long for a terminal: %s", flag, line)
 			}
 		}
 	}
 	for _, flag := range []string{"-V", "--version"} {
 		r := s.dcelock(flag).run(t)
-		if r.status != 0 || !regexp.MustCompile(`^dcelock \d+\.\d+\.\d+\n$`).MatchString(r.stdout) {
+		// The tests' own build may be of no checkout.
+		if r.status != 0 || !regexp.MustCompile(`^dcelock (v\d+\.\d+\.\d+\S*|\(devel\))\n$`).MatchString(r.stdout) {
 			t.Errorf("%s: %+v", flag, r)
 		}
 	}
@@ -53,6 +59,31 @@ func TestHelpAndVersion(t *testing.T) {
 	if r := s.dcelock("printf", "%s\n", "--help").run(t); r.stdout != "--help\n" {
 		t.Errorf("echo --help: %+v", r)
 	}
+}
+
+// The version is the tag that the source has, or the commit, and tells of a tree
+// that was changed.
+func TestVersionIsTheSources(t *testing.T) {
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("git is not installed")
+	}
+	folder := t.TempDir()
+	source, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := func(change, want string) {
+		t.Helper()
+		script := `cp -r "$1/main.go" "$1/go.mod" "$1/go.sum" "$1/lock" "$1/meta" . && eval "$2" && CGO_ENABLED=0 go build -buildvcs=true -o ../dcelock . >&2 && exec ../dcelock --version`
+		if r := (call{argv: []string{"bash", "-c", "mkdir -p source && cd source && " + script, "bash", source, change}, dir: folder,
+			env: []string{"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_COUNT=3", "GIT_CONFIG_KEY_0=user.name", "GIT_CONFIG_VALUE_0=x",
+				"GIT_CONFIG_KEY_1=user.email", "GIT_CONFIG_VALUE_1=x", "GIT_CONFIG_KEY_2=safe.directory", "GIT_CONFIG_VALUE_2=*"}}).run(t); r.status != 0 || !regexp.MustCompile(want).MatchString(r.stdout) {
+			t.Errorf("%s: %+v, want %s", change, r, want)
+		}
+	}
+	build("git init -q && git add -A && git commit -qm one && git tag v1.2.3", `^dcelock v1\.2\.3\n$`)
+	build("echo // >>main.go", `^dcelock v1\.2\.3.*dirty\n$`)
+	build("echo // >>main.go; git commit -qam two", `^dcelock v.*[0-9a-f]{12}\n$`)
 }
 
 func TestQuietAndVerbose(t *testing.T) {

@@ -50,7 +50,11 @@ func TestWaitRunsOut(t *testing.T) {
 	c := s.dcelock("-w", "2.5", "-E", "75", "--", "touch", "ran")
 	begin := time.Now()
 	p := c.start(t)
-	waits(t, p)
+	if !eventually(func() bool {
+		return strings.Contains(p.stderr(), fmt.Sprintf("Holder pid %d (running", first.cmd.Process.Pid))
+	}) {
+		t.Fatalf("does not say for whom it waits: %s", p.stderr())
+	}
 	// Its wrapper is killed, and the command holds the lock on.
 	first.cmd.Process.Kill()
 	<-first.done
@@ -58,8 +62,7 @@ func TestWaitRunsOut(t *testing.T) {
 	if took := time.Since(begin); took < 2500*time.Millisecond || took > 10*time.Second {
 		t.Errorf("waited %v", took)
 	}
-	r.wants(t, 75, "at most 2.5s", fmt.Sprintf("Holder pid %d (running", first.cmd.Process.Pid),
-		"dcelock: Another scrape is already running (lock: "+s.lock+")\n", fmt.Sprintf("Holder pid %d (not running", first.cmd.Process.Pid), "gave up after waiting for ")
+	r.wants(t, 75, "2.5s", "dcelock: Another scrape is already running (lock: "+s.lock+")\n", wasKilled(first.cmd.Process.Pid), "gave up after waiting for ")
 	if exists(s.a + "/ran") {
 		t.Error("the command ran")
 	}
@@ -75,7 +78,7 @@ func TestWaitValues(t *testing.T) {
 			c.run(t).wants(t, 64, "DCE_SCRAPE_LOCK_WAIT")
 		}
 	}
-	s.dcelock("-n", "-w", "5", "--", "touch", "ran").run(t).wants(t, 64, "exclude each other")
+	s.dcelock("-n", "-w", "5", "--", "touch", "ran").run(t).wants(t, 64, "--nonblock", "--wait")
 	if exists(s.a+"/ran") || exists(s.lock) {
 		t.Error("the command ran, or a lock was made")
 	}
@@ -105,11 +108,12 @@ func TestWaitOnATerminal(t *testing.T) {
 	s := newArchive(t)
 	holder := s.hold()
 	term := s.dcelock("-w", "60", "--", "echo", "the command runs").onTerminal(t)
-	term.sees("waiting for 1s", 1)
-	term.sees("waiting for 2s", 1)
+	of := fmt.Sprintf(" of 1m for pid %d", holder.cmd.Process.Pid)
+	term.sees("dcelock: waiting 1s"+of, 1)
+	term.sees("dcelock: waiting 2s"+of, 1)
 	holder.end()
 	term.wait()
-	if !regexp.MustCompile(`waiting for \d+s\r\x1b\[Kdcelock: took the lock after waiting for [\d.]+m?s\r\nthe command runs\r\n$`).MatchString(term.text()) {
+	if !regexp.MustCompile(`waiting \d+s` + of + `\r\x1b\[Kdcelock: took the lock after waiting for [\d.]+m?s\r\nthe command runs\r\n$`).MatchString(term.text()) {
 		t.Errorf("%q", term.text())
 	}
 }
@@ -198,6 +202,11 @@ func TestHolderChangesWhileWaiting(t *testing.T) {
 	waits(t, second)
 	waiter := s.dcelock("-w", "60", "--", "true").start(t)
 	waits(t, waiter)
+	if !eventually(func() bool {
+		return strings.Contains(waiter.stderr(), fmt.Sprintf("Holder pid %d ", first.cmd.Process.Pid))
+	}) {
+		t.Fatalf("the holder is not named:\n%s", waiter.stderr())
+	}
 	// Stopped, so that it is not the one which gets the lock.
 	waiter.cmd.Process.Signal(syscall.SIGSTOP)
 	first.end()

@@ -35,13 +35,13 @@ func TestWhichLock(t *testing.T) {
 			os.Symlink(s.a+"/far/away", s.root+"/link")
 			s.config(`{"archive_root": "<root>/link/.."}`)
 		}, want: "<root>/link/../.dce-scrape.lock"},
-		{name: "archive root missing", prepare: func(s *archive) { s.config(`{"archive_root": "<root>/new"}`) }, want: "<root>/new/.dce-scrape.lock", message: "<root>/new"},
+		{name: "archive root missing", prepare: func(s *archive) { write(t, s.root+"/neighbour", ""); s.config(`{"archive_root": "<root>/new"}`) }, want: "<root>/new/.dce-scrape.lock", message: "<root>/new"},
 		{name: "no archive_root", prepare: func(s *archive) { s.config(`{"targets": []}`) }, want: "<a>/.dce-scrape.lock", message: "only this checkout is protected"},
 		{name: "null archive_root", prepare: func(s *archive) { s.config(`{"archive_root": null}`) }, want: "<a>/.dce-scrape.lock", message: "only this checkout is protected"},
 		{name: "empty archive_root", prepare: func(s *archive) { s.config(`{"archive_root": ""}`) }, want: "<a>/.dce-scrape.lock", message: "only this checkout is protected"},
 		{name: "keys are matched exactly", prepare: func(s *archive) { s.config(`{"Archive_Root": "/elsewhere"}`) }, want: "<a>/.dce-scrape.lock", message: "only this checkout is protected"},
 		{name: "no archive_root and no repository", prepare: func(s *archive) { s.config(`{}`); os.Remove(s.a + "/.git") }, dir: "/",
-			flags: []string{"--config", "<a>/config/scrape-targets.json"}, want: "<a>/config/.dce-scrape.lock", message: "only this checkout is protected"},
+			flags: []string{"--config", "<a>/config/scrape-targets.json"}, want: "<a>/.dce-scrape.lock", message: "only this checkout is protected"},
 		{name: "no archive_root, root in the environment", prepare: func(s *archive) { s.config(`{}`) }, env: []string{"DCE_REPO_ROOT=<b>"},
 			flags: []string{"--config", "config/scrape-targets.json"}, want: "<b>/.dce-scrape.lock", message: "only this checkout is protected"},
 	}
@@ -114,6 +114,8 @@ func TestBadConfigLocksNothing(t *testing.T) {
 		{"NUL in archive_root", `{"archive_root": "<root>\u0000x"}`, 65, "NUL"},
 		{"not UTF-8", "{\"archive_root\": \"<root>/\xff\"}", 65, "not UTF-8"},
 		{"drive not mounted", `{"archive_root": "<root>/mnt/drive/archive"}`, 66, "is the drive mounted?"},
+		{"parent of archive root empty", `{"archive_root": "<root>/empty/archive"}`, 66, "mkdir -p <root>/empty/archive"},
+		{"white space at archive_root's ends", `{"archive_root": "<root> "}`, 65, "white space"},
 		{"archive root a file", `{"archive_root": "<root>/file"}`, 73, "is not a folder"},
 		{"archive root below a file", `{"archive_root": "<root>/file/archive"}`, 66, "its parent is not a folder"},
 		{"archive root a dangling link", `{"archive_root": "<root>/dangling"}`, 66, "is the drive mounted?"},
@@ -122,6 +124,7 @@ func TestBadConfigLocksNothing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newArchive(t)
 			write(t, s.root+"/file", "")
+			os.Mkdir(s.root+"/empty", 0o755)
 			os.Symlink("/nowhere/at/all", s.root+"/dangling")
 			s.config(c.text)
 			named := "config/scrape-targets.json"
@@ -132,7 +135,10 @@ func TestBadConfigLocksNothing(t *testing.T) {
 			}
 			before := s.tree()
 			r := s.dcelock("--", "bash", "-c", "touch ran").run(t)
-			r.wants(t, c.status, c.message, named)
+			r.wants(t, c.status, s.fill(c.message), named)
+			if c.status == 66 && strings.Contains(c.text, "/archive") && !strings.Contains(c.text, "file") && !strings.Contains(r.stderr, "is the drive mounted?") {
+				t.Errorf("does not ask for the drive: %s", r.stderr)
+			}
 			if after := s.tree(); after != before {
 				t.Errorf("files before:\n%s\nafter:\n%s", before, after)
 			}
@@ -148,7 +154,7 @@ func (s *archive) tree() string {
 
 func TestConfigFolderOrUnreadable(t *testing.T) {
 	s := newArchive(t)
-	s.dcelock("--config", "config", "--", "true").run(t).wants(t, 66, "config is a folder")
+	s.dcelock("--config", "config", "--", "true").run(t).wants(t, 66, s.a+"/config", "is a folder")
 	path := s.a + "/config/scrape-targets.json"
 	os.Chmod(path, 0)
 	run := s.dcelock("--", "bash", "-c", "echo ran")
@@ -181,7 +187,7 @@ func TestSkip(t *testing.T) {
 	run := s.dcelock("--config", "/nowhere.json", "--", "bash", "-c", "env | grep ^DCE_SKIP; exit 3")
 	run.env = []string{"DCE_SKIP_SCRAPE_LOCK=1", "DCE_SCRAPE_LOCK_WAIT=bad"}
 	r := run.run(t)
-	r.wants(t, 3, "without a lock")
+	r.wants(t, 3, "without any lock")
 	if r.stdout != "DCE_SKIP_SCRAPE_LOCK=1\n" {
 		t.Errorf("variables: %q", r.stdout)
 	}

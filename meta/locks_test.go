@@ -1,19 +1,17 @@
-package lock
+package meta
 
 import (
-	"errors"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 )
 
 func TestParseLock(t *testing.T) {
 	for line, want := range map[string]kernelLock{
-		"1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF\n":            {pid: 4242, device: "fe:00", ino: 9978222},
-		"12: -> FLOCK  ADVISORY  WRITE 4250 00:2a:7 0 EOF":                {waits: true, pid: 4250, device: "00:2a", ino: 7},
-		"\t1: FLOCK  ADVISORY  READ  1 103:01:18446744073709551615 0 EOF": {shared: true, pid: 1, device: "103:01", ino: 18446744073709551615},
-		"3: FLOCK  ADVISORY  WRITE 0 fe:00:5 0 EOF":                       {device: "fe:00", ino: 5},
+		"1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF\n":            {pid: 4242, file: listed{"fe:00", 9978222}},
+		"12: -> FLOCK  ADVISORY  WRITE 4250 00:2a:7 0 EOF":                {waits: true, pid: 4250, file: listed{"00:2a", 7}},
+		"\t1: FLOCK  ADVISORY  READ  1 103:01:18446744073709551615 0 EOF": {shared: true, pid: 1, file: listed{"103:01", 18446744073709551615}},
+		"3: FLOCK  ADVISORY  WRITE 0 fe:00:5 0 EOF":                       {file: listed{"fe:00", 5}},
 	} {
 		if got, ok := parseLock(line); !ok || got != want {
 			t.Errorf("parseLock(%q) = %+v, %v", line, got, ok)
@@ -34,20 +32,20 @@ func TestMounts(t *testing.T) {
 		"40 1 259:257 /sub /data rw - btrfs /dev/nvme0n1 rw,subvol=/sub":                                                            {"40", "103:101", "btrfs", ""},
 		"41 1 0:50 / /run rw,nosuid shared:5 - tmpfs tmpfs rw,size=1024k":                                                           {"41", "00:32", "tmpfs", ""},
 		"61 27 0:52 / /mnt/nas rw,relatime shared:3 - nfs4 nas:/a rw,vers=4.2,hard,proto=tcp,sec=sys,local_lock=none,addr=10.0.0.2": {"61", "00:34", "nfs4", ""},
-		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,nolock,proto=tcp,local_lock=all,addr=10.0.0.2":                    {"61", "00:34", "nfs", "mounted with nolock"},
-		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,local_lock=flock,addr=10.0.0.2":                                   {"61", "00:34", "nfs", "mounted with local_lock=flock"},
+		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,nolock,proto=tcp,local_lock=all,addr=10.0.0.2":                    {"61", "00:34", "nfs", "is mounted with the option local_lock=all"},
+		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,local_lock=flock,addr=10.0.0.2":                                   {"61", "00:34", "nfs", "is mounted with the option local_lock=flock"},
 		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,local_lock=posix,addr=10.0.0.2":                                   {"61", "00:34", "nfs", ""},
-		"62 27 0:53 / /mnt/smb rw,relatime - cifs //nas/a rw,vers=3.1.1,cache=strict,nobrl,soft":                                    {"62", "00:35", "cifs", "mounted with nobrl"},
+		"62 27 0:53 / /mnt/smb rw,relatime - cifs //nas/a rw,vers=3.1.1,cache=strict,nobrl,soft":                                    {"62", "00:35", "cifs", "is mounted with the option nobrl"},
 		"62 27 0:53 / /mnt/smb rw,relatime - cifs //nas/a rw,vers=3.1.1,cache=strict,soft":                                          {"62", "00:35", "cifs", ""},
-		"63 27 0:54 / /mnt/with\\040space rw,nosuid,nodev master:1 shared:2 - fuse.sshfs op@h:/x rw,user_id=0,group_id=0":           {"63", "00:36", "fuse.sshfs", "it passes no locks on"},
+		"63 27 0:54 / /mnt/with\\040space rw,nosuid,nodev master:1 shared:2 - fuse.sshfs op@h:/x rw,user_id=0,group_id=0":           {"63", "00:36", "fuse.sshfs", "passes no locks on to its server"},
 		"63 27 8:1 / /mnt/ntfs rw - fuseblk /dev/sda1 rw,user_id=0":                                                                 {"63", "08:01", "fuseblk", ""},
-		"64 27 0:55 / /host rw - 9p hostshare rw,access=any,trans=virtio":                                                           {"64", "00:37", "9p", "mounted without version=9p2000.L"},
+		"64 27 0:55 / /host rw - 9p hostshare rw,access=any,trans=virtio":                                                           {"64", "00:37", "9p", ""},
 		"64 27 0:55 / /host rw - 9p hostshare rw,trans=virtio,version=9p2000.L":                                                     {"64", "00:37", "9p", ""},
 		"65 27 0:56 / /ceph rw - ceph 10.0.0.3:/ rw,name=admin,secret=<hidden>,acl":                                                 {"65", "00:38", "ceph", ""},
 	} {
 		m, ok := parseMount(line)
-		if !ok || m.device != want.device || m.kind != want.kind || m.hostLocal() != want.local {
-			t.Errorf("parseMount(%q) = %+v, %v; only of this host because %q", line, m, ok, m.hostLocal())
+		if !ok || m.device != want.device || m.Type != want.kind || !strings.Contains(m.HostLocal(), want.local) || (want.local == "") != (m.HostLocal() == "") {
+			t.Errorf("parseMount(%q) = %+v, %v; only of this host because %q", line, m, ok, m.HostLocal())
 		}
 	}
 	for _, line := range []string{"", " - ", "27 1 254:0 / / rw,relatime ext4", "27 1 x / / rw - ext4 a b", "27 1 254:0 / / rw - ext4", "- - - - - - - - -"} {
@@ -57,42 +55,13 @@ func TestMounts(t *testing.T) {
 	}
 }
 
-// Whatever the config holds, what is locked is under an absolute path.
-func FuzzConfig(f *testing.F) {
-	for _, seed := range []string{`{"archive_root": "/a"}`, `{"archive_root": "~/a"}`, `{"archive_root": null}`, `{}`, `[]`, "", "\uFEFF{}", `{"archive_root": "a"}`,
-		`{"archive_root": 1}`, `{"archive_root": "/a\u0000"}`, `{"archive_root": "/\ud800"}`, `{"Archive_Root": "/a"}`, `{"archive_root": "/a", "archive_root": "/b"}`, "{\n,}", "{}{}"} {
-		f.Add([]byte(seed))
-	}
-	f.Setenv("HOME", "/home/op")
-	f.Fuzz(func(t *testing.T, data []byte) {
-		root, err := parseConfig("c", data)
-		if err != nil && root != "" || err == nil && root != "" && (root[0] != '/' || strings.ContainsRune(root, 0) || !utf8.ValidString(root)) {
-			t.Errorf("%q: %q, %v", data, root, err)
-		}
-		if failed := new(Error); err != nil && (!errors.As(err, &failed) || failed.Kind != BadConfig) {
-			t.Errorf("%q: %v", data, err)
-		}
-	})
-}
-
-func FuzzParseWait(f *testing.F) {
-	for _, seed := range []string{"30", "0.5", "90s", "2h", "forever", "-1", "1e400", "NaN", "9223372036.9", "0x1p10", "1_0", ""} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if wait, err := ParseWait(text); err != nil && wait != 0 || wait < 0 {
-			t.Errorf("ParseWait(%q) = %v, %v", text, wait, err)
-		}
-	})
-}
-
 func FuzzKernelTexts(f *testing.F) {
 	f.Add("1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF")
 	f.Add("1: -> FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF")
 	f.Add("36 35 0:42 / /mnt rw,noatime master:1 - nfs4 h:/x rw,vers=4.2")
 	f.Fuzz(func(t *testing.T, line string) {
 		parseLock(line)
-		if m, ok := parseMount(line); ok && (m.kind == "" || len(m.device) < 5) {
+		if m, ok := parseMount(line); ok && (m.Type == "" || len(m.device) < 5) {
 			t.Errorf("parseMount(%q) = %+v", line, m)
 		}
 	})
@@ -100,7 +69,7 @@ func FuzzKernelTexts(f *testing.F) {
 
 func TestDuration(t *testing.T) {
 	for d, want := range map[int64]string{0: "0s", 59: "59s", 60: "1m", 61: "1m1s", 3599: "59m59s", 3600: "1h", 7980: "2h13m", 172799: "47h59m", 172800: "2d", 1000000: "11d13h"} {
-		if got := duration(time.Duration(d) * time.Second); got != want {
+		if got := Duration(time.Duration(d) * time.Second); got != want {
 			t.Errorf("%d seconds are %s, want %s", d, got, want)
 		}
 	}

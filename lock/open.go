@@ -1,0 +1,176 @@
+package lock
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"dcelock/meta"
+)
+
+// How the folder and the lock file are opened and locked: what the kernel is
+// asked, and what it may answer (contract, "What is locked, and the record").
+
+// errHeld is contention: another open file description has the lock.
+var errHeld = errors.New("the lock is held")
+
+// errNoLocks says that a file system has no flock(2) locks for this file.
+var errNoLocks = errors.New("no locks")
+
+// openFolder opens the archive root. The error is errNoLocks where this user may
+// not read it, without which it cannot be locked.
+func openFolder(path string) (fd int, err error) {
+	fd, err = openAgain(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return -1, errNoLocks
+	case err != nil:
+		return -1, cannotOpen(path, err)
+	}
+	return fd, nil
+}
+
+// openFile opens the lock file, made when missing if that is asked for, and waits
+// for nothing: what lies at its name may be a FIFO by the time it is opened. The
+// error is unix.ENOENT where it is missing and not to be made.
+func openFile(path string, make bool) (fd int, err error) {
+	// First without O_CREAT, which fs.protected_regular refuses on another
+	// user's file in a sticky folder.
+	fd, err = openExisting(path, unix.O_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		if former := meta.Former(path); former != "" {
+			// Scripts lock the file alone: one of them has the lock of the
+			// file that was here, and is waited for like any holder.
+			if fd, err = openExisting(former, 0); err == nil {
+				return fd, nil
+			}
+		}
+		if !make {
+			return -1, unix.ENOENT
+		}
+		fd, err = openAgain(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o666)
+	}
+	if errors.Is(err, unix.ELOOP) {
+		fd, err = openLink(path)
+	}
+	if err != nil {
+		return -1, cannotOpen(path, err)
+	}
+	var info unix.Stat_t
+	if err := unix.Fstat(fd, &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return -1, cannotOpen(path, unix.ENXIO)
+	}
+	return fd, nil
+}
+
+// openExisting opens for writing, which NFS needs for LOCK_EX; for reading where
+// that is not allowed.
+func openExisting(path string, flags int) (fd int, err error) {
+	fd, err = openAgain(path, unix.O_RDWR|flags, 0)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) {
+		if readable, readErr := openAgain(path, unix.O_RDONLY|flags, 0); readErr == nil {
+			return readable, nil
+		}
+	}
+	return fd, err
+}
+
+// openLink opens what a link in the place of the lock file leads to, unless
+// whoever made the link would have this user lock somebody else's file by it.
+func openLink(path string) (fd int, err error) {
+	var link, file unix.Stat_t
+	if err := unix.Lstat(path, &link); err != nil {
+		return -1, err
+	}
+	fd, err = openExisting(path, 0)
+	if errors.Is(err, unix.ENOENT) {
+		target, _ := os.Readlink(path)
+		return -1, fail(CannotOpen, "lock file %s is a link to %s, which is missing; make that file, or mend the link", path, target)
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fstat(fd, &file); err != nil || link.Uid != 0 && int(link.Uid) != os.Geteuid() && link.Uid != file.Uid {
+		unix.Close(fd)
+		return -1, fail(CannotOpen, "lock file %s is a link that %s made to another user's file; a link counts when its maker owns the file", path, meta.UserName(int(link.Uid)))
+	}
+	return fd, nil
+}
+
+// openAgain is open(2), tried again when it was interrupted, as it may be on
+// FUSE and network file systems.
+func openAgain(path string, flags int, mode uint32) (fd int, err error) {
+	for {
+		fd, err = unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, mode)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+func cannotOpen(path string, err error) error {
+	_, failed := errors.AsType[*Error](err)
+	switch {
+	case failed:
+		return err
+	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
+		return fail(CannotOpen, "lock file %s is not a regular file", path)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fail(System, "%s cannot be opened: %w (see ulimit -n)", path, err)
+	case errors.Is(err, unix.EACCES):
+		var info unix.Stat_t
+		if unix.Stat(path, &info) == nil {
+			return fail(CannotOpen, "lock file %s cannot be opened: %w: it belongs to %s and has the mode %04o; let its owner chmod a+rw it", path, err, meta.UserName(int(info.Uid)), info.Mode&0o7777)
+		}
+	}
+	return fail(CannotOpen, "lock file %s cannot be opened or made: %w", path, err)
+}
+
+// flock takes the exclusive flock(2) lock of an open file or folder, at once
+// (unix.LOCK_NB) or when it is free (0). The error is errHeld for contention and
+// errNoLocks where the file system has no such locks.
+func flock(fd int, path string, how int) error {
+	for {
+		switch err := unix.Flock(fd, unix.LOCK_EX|how); {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return errHeld
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EBADF):
+			return fail(System, "lock file %s cannot be locked: this file system needs the right to write to it for that, which this user has not; let its owner chmod a+w it", path)
+		default:
+			return fail(System, "%s cannot be locked: %w: flock: %w", path, errNoLocks, err)
+		}
+	}
+}
+
+// byFcntl takes the fcntl(2) lock of the open file description as well, on the
+// whole file, where the file system has such locks: an NFS server sees a
+// client's lock as one of these only, and so do tools that lock by fcntl. The
+// error is errHeld for contention; where there is no such lock to be had,
+// flock(2) is the one that counts.
+func byFcntl(fd int, wait bool) error {
+	how := unix.F_OFD_SETLK
+	if wait {
+		how = unix.F_OFD_SETLKW
+	}
+	for {
+		err := unix.FcntlFlock(uintptr(fd), how, &unix.Flock_t{Type: unix.F_WRLCK})
+		switch {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES):
+			return errHeld
+		case !errors.Is(err, unix.EINTR):
+			return nil
+		}
+	}
+}
+
+// byFcntlFree tells whether no other description has the fcntl(2) lock of a file,
+// without taking it; true where there are no such locks.
+func byFcntlFree(fd int) bool {
+	query := unix.Flock_t{Type: unix.F_WRLCK}
+	return unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &query) != nil || query.Type == unix.F_UNLCK
+}

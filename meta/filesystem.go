@@ -1,0 +1,126 @@
+package meta
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A FileSystem is what /proc/self/mountinfo tells of a mounted file system
+// (proc_pid_mountinfo(5)); a zero one where it cannot be told.
+type FileSystem struct {
+	Type    string // "ext4", "nfs4", "fuse.sshfs"
+	Source  string // what is mounted: a device, "server:/export"
+	device  string // of the superblock, in the form of /proc/locks: "fe:00"
+	options []string
+}
+
+// ofThisHost are the magic numbers (statfs(2)) of file systems whose locks are
+// this host's alone, as the file system is, and their usual types.
+var ofThisHost = map[int64]string{
+	unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs",
+	unix.OVERLAYFS_SUPER_MAGIC: "overlay", unix.F2FS_SUPER_MAGIC: "f2fs", 0x2FC12FC1: "zfs", 0xCA451A4E: "bcachefs",
+}
+
+// TypeAt is the type of the file system that an open file lies on, and whether
+// it is one of this host's alone. Without a look at mountinfo for the usual
+// ones, which takes longer than all the rest that is asked of the system.
+func TypeAt(fd int, path string) (name string, local bool) {
+	var info unix.Statfs_t
+	if unix.Fstatfs(fd, &info) == nil && ofThisHost[info.Type] != "" {
+		return ofThisHost[info.Type], true
+	}
+	fs := FileSystemAt(path)
+	return fs.Type, fs.Type != "" && !fs.Shared()
+}
+
+// FileSystemAt is the file system that a path lies on. It is found by the
+// mount's id (statx(2), Linux 5.8) and not by stat's device, which is another
+// one on btrfs and overlay.
+func FileSystemAt(path string) FileSystem {
+	var info unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &info)
+	if err != nil || info.Mask&unix.STATX_MNT_ID == 0 {
+		return FileSystem{}
+	}
+	id := strconv.FormatUint(info.Mnt_id, 10) + " "
+	list, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(list)) {
+		if strings.HasPrefix(line, id) {
+			fs, _ := parseMount(line)
+			return fs
+		}
+	}
+	return FileSystem{}
+}
+
+// parseMount reads a line of mountinfo:
+//
+//	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+func parseMount(line string) (FileSystem, bool) {
+	fields := strings.Fields(line)
+	_, after, found := strings.Cut(line, " - ")
+	super := strings.Fields(after)
+	if len(fields) < 6 || !found || len(super) < 3 {
+		return FileSystem{}, false
+	}
+	major, minor, _ := strings.Cut(fields[2], ":")
+	ma, err1 := strconv.ParseUint(major, 10, 32)
+	mi, err2 := strconv.ParseUint(minor, 10, 32)
+	if err1 != nil || err2 != nil {
+		return FileSystem{}, false
+	}
+	return FileSystem{
+		Type:    super[0],
+		Source:  super[1],
+		device:  fmt.Sprintf("%02x:%02x", ma, mi),
+		options: append(strings.Split(fields[5], ","), strings.Split(super[2], ",")...),
+	}, true
+}
+
+// SharedType tells whether a file system of this type may show an archive that
+// other hosts or other mounts see too, each with locks of its own.
+func SharedType(name string) bool {
+	return slices.Contains(overNetwork, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
+}
+
+// overNetwork are the file systems whose locks other hosts may hold.
+var overNetwork = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p", "virtiofs"}
+
+// Shared tells whether processes of other hosts may hold locks there, which
+// the kernel's list does not show.
+func (fs FileSystem) Shared() bool { return SharedType(fs.Type) }
+
+// passNoLocksOn are the FUSE file systems of remote storage that leave locks to
+// the kernel, which keeps them to this host.
+var passNoLocksOn = []string{"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs", "fuse.vmhgfs-fuse"}
+
+// HostLocal is a sentence that says why a lock on this file system excludes
+// runs of this host alone, though other hosts may write there too; "" when it
+// does not.
+func (fs FileSystem) HostLocal() string {
+	reason := ""
+	switch fs.Type {
+	case "nfs", "nfs4": // nfs(5)
+		for _, option := range []string{"nolock", "local_lock=flock", "local_lock=all"} {
+			if slices.Contains(fs.options, option) {
+				reason = "is mounted with the option " + option
+			}
+		}
+	case "cifs", "smb3": // mount.cifs(8)
+		if slices.Contains(fs.options, "nobrl") {
+			reason = "is mounted with the option nobrl"
+		}
+	}
+	if slices.Contains(passNoLocksOn, fs.Type) {
+		reason = "passes no locks on to its server"
+	}
+	if reason == "" {
+		return ""
+	}
+	return fmt.Sprintf("the lock keeps out runs of this host only, because %s (%s) %s; make sure that no other host scrapes into the same archive", Printable(fs.Source), fs.Type, reason)
+}

@@ -1,0 +1,127 @@
+package meta
+
+import (
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// usage says at once what the README and the contract say at length.
+const usage = `Usage: dcelock [flags] [--] COMMAND [ARG...]
+       dcelock [flags] -c SCRIPT
+       dcelock --status [--json] [flags]
+
+Runs COMMAND only while no other run has the same scrape archive, and says who has it. The first word that is not a flag begins COMMAND.
+
+  --config FILE   scrape config (JSON) that names archive_root
+  -n, --nonblock   fail at once when the lock is held; so it is without --wait
+  -w, --wait TIME   wait so long: seconds (30, 0.5), 90s, 2h, or forever
+  -E, --conflict-exit-code N   exit status when the lock is held (1)
+  -c, --command SCRIPT   run SCRIPT by $SHELL -c, else /bin/sh -c
+  -o, --close   COMMAND does not inherit the lock: for what starts daemons; any kill of dcelock then frees the lock while the work goes on
+  --inner-lock auto|skip|keep   what a runner is told of its own locking: auto (the default) and skip export DCE_SKIP_SCRAPE_LOCK=1, auto not to one that guards another archive; keep leaves the variable as it is
+  --status   say who holds the lock, run nothing: exit 0 when nobody does, 1 when somebody does; --json as one JSON object
+  -q, --quiet   no notes; twice: nothing at all when the lock is held
+  -v, --verbose   also which lock, why that one, how long it took
+  -x, -e, --exclusive   accepted, as it is always so
+  -h, --help; -V, --version
+
+Which lock: $DCE_SCRAPE_LOCK_FILE; else .dce-scrape.lock in the archive_root of the config; else, where the config names none, in the repository root.
+Which config: --config; $DCE_CONFIG_FILE; the one that COMMAND names (--config X); config/scrape-targets.json of the checkout that COMMAND lies in; that of the working directory. $DCE_REPO_ROOT is the repository root.
+Also: $DCE_SCRAPE_LOCK_WAIT is --wait; DCE_SKIP_SCRAPE_LOCK=1 runs without any lock. COMMAND gets DCE_SCRAPE_LOCK_HELD, the lock file.
+
+Exit status: the command's own, or death by its signal; 126, 127 it cannot be executed, was not found; 1 (-E) the lock is held; 64 wrong usage; 65 the config is not what it should be; 66 it is missing, or the archive root's parent is; 71 the system refused; 73 the lock file cannot be opened.
+
+Examples:
+  dcelock --config scrape-targets.json -- ./scripts/run-discord-scrape-host.sh scrape
+  dcelock --wait 6h -- ./scripts/run-discord-scrape-host.sh scrape
+  dcelock --status
+`
+
+// Usage is the text of --help, in lines that fit the terminal.
+func Usage() string {
+	width := 80
+	if size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		width = int(size.Col)
+	}
+	width = min(max(width, 40), 120)
+	var out strings.Builder
+	for line := range strings.Lines(usage) {
+		used := len(line) - len(strings.TrimLeft(line, " "))
+		out.WriteString(line[:used])
+		for i, word := range strings.Fields(line) {
+			switch {
+			case i == 0:
+			case used+1+len(word) > width:
+				out.WriteString("\n      ")
+				used = 6
+			default:
+				out.WriteString(" ")
+				used++
+			}
+			out.WriteString(word)
+			used += len(word)
+		}
+		out.WriteString("\n")
+	}
+	return out.String()
+}
+
+// habits are flags that people bring from flock(1), and what to do instead.
+var habits = []struct{ flags, instead string }{
+	{"-s --shared", "the lock is always exclusive, as two scrapes of one archive are never safe; leave it out"},
+	{"-u --unlock", "there is nothing to unlock, as the lock is free when COMMAND has ended; leave it out"},
+	{"-F --no-fork", "dcelock stays beside COMMAND to release the lock after it; leave it out"},
+	{"--fcntl", "the lock file is locked by fcntl(2) as well as by flock(2); leave it out"},
+}
+
+// BadFlag says in plain words what the parser says of a flag.
+func BadFlag(said string) string {
+	flag, _, ok := strings.Cut(said, ": expected ")
+	switch {
+	case strings.HasSuffix(flag, "-exit-code"):
+		return flag + " takes a number from 0 to 255"
+	case ok:
+		return flag + " needs a value; one that begins with - is put behind ="
+	}
+	flag, unknown := strings.CutPrefix(said, "unknown flag ")
+	flag, _, _ = strings.Cut(flag, ",")
+	for _, habit := range habits {
+		if unknown && slices.Contains(strings.Fields(habit.flags), flag) {
+			return habit.flags + " are flags of flock(1), not of dcelock: " + habit.instead
+		}
+	}
+	if unknown && len(flag) == 2 {
+		return "there is no flag " + flag // kong would name all that are
+	}
+	return said
+}
+
+// Version tells the source that this was built from: the tag, or the commit and
+// whether the tree was changed.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "of an unknown source"
+	}
+	return info.Main.Version
+}
+
+// Again is the command line as it was typed, with a wait put in, to be typed
+// again; "" where that cannot be shown. flags are those of dcelock.
+func Again(flags, command []string) string {
+	words := []string{os.Args[0], "--wait", "1h"}
+	for _, flag := range flags {
+		switch {
+		case slices.Contains([]string{"-n", "--nonblock", "--nonblocking", "--nb"}, flag):
+		case strings.HasPrefix(flag, "-w"), strings.HasPrefix(flag, "--wait"), strings.HasPrefix(flag, "--timeout"), strings.HasPrefix(flag, "-c"):
+			return ""
+		default:
+			words = append(words, flag)
+		}
+	}
+	return Verbatim(append(append(words, "--"), command...))
+}
