@@ -7,7 +7,8 @@
 # make torture  run the torture test for some minutes; ROUNDS=N for longer, SEED=N to repeat one
 # make lint     gofmt, go vet, staticcheck, shellcheck
 # make check    lint, and test with the race detector
-# make install  install it below PREFIX (and DESTDIR)
+# make install  install it below PREFIX (and DESTDIR); make uninstall removes it
+# make help     list these
 
 PREFIX ?= /usr/local
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -23,6 +24,14 @@ need_cc = $(call need,gcc,apt-get install gcc libc6-dev (the race detector is li
 dcelock: $(SOURCES)
 	$(need_go)
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $@ .
+
+.PHONY: help
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+.PHONY: uninstall
+uninstall:
+	rm -f '$(DESTDIR)$(PREFIX)/bin/dcelock'
 
 .PHONY: demo
 demo: dcelock

@@ -51,8 +51,10 @@ func relationTo(at meta.Place, fd int) relation {
 	session, _ := unix.Getsid(0)
 	started := recorded && record.Before(session)
 	heldAbove := slices.ContainsFunc(above, func(pid int) bool { return meta.Holds(pid, at) }) || recordedAbove && meta.Took(record.PID, at)
+	// Where the record could not be written, the kernel shows as much.
+	itself := slices.ContainsFunc(above, func(pid int) bool { return meta.HoldsItself(pid, at) })
 	switch {
-	case heldAbove && recordedAbove:
+	case heldAbove && recordedAbove, itself:
 		return nested
 	case heldAbove, named && (recordedAbove || started || !whole):
 		return descendant

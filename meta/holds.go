@@ -67,6 +67,14 @@ func Holds(pid int, at Place) bool {
 	return slices.ContainsFunc(found, func(d descriptor) bool { return !d.lock.shared })
 }
 
+// HoldsItself tells whether a process is seen to hold the folder's lock and to
+// have taken it itself: it is a living dcelock, and its run goes on.
+func HoldsItself(pid int, at Place) bool {
+	folder, ok := FileAt(at.Folder)
+	found, _ := locked(strconv.Itoa(pid), isAny([]File{folder}))
+	return ok && slices.ContainsFunc(found, func(d descriptor) bool { return !d.lock.shared && d.lock.pid == pid })
+}
+
 // Took tells whether the kernel lists a process as having taken the exclusive
 // lock, which it does of other users' too, and of those that have ended.
 func Took(pid int, at Place) bool {
