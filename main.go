@@ -63,8 +63,7 @@ func main() {
 // parse reads the flags, up to the first word that is none. kong is given no
 // more words than flags can take: its time grows with their square.
 func (line *commandLine) parse(args []string) error {
-	const most = 100
-	few := args[:min(len(args), most)]
+	few := args[:min(len(args), 100)]
 	context, err := kong.Must(line, kong.Name("dcelock"), kong.NoDefaultHelp()).Parse(few)
 	if err != nil {
 		return usageError{errors.New(meta.BadFlag(err.Error()))}
@@ -121,12 +120,11 @@ func (line *commandLine) check() error {
 
 // without refuses flags that mean nothing beside another.
 func (line *commandLine) without(flag string, others ...string) error {
-	for _, other := range others {
-		if line.has(other) {
-			return usageError{fmt.Errorf("%s and --%s do not go together", flag, other)}
-		}
+	i := slices.IndexFunc(others, line.has)
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return usageError{fmt.Errorf("%s and --%s do not go together", flag, others[i])}
 }
 
 // run carries out what the command line asks for. The status is the command's
@@ -148,11 +146,7 @@ func (line *commandLine) run(signals *lock.Signals) (status int, err error) {
 		return line.locked(signals, log)
 	}
 	log.Warn("running without any lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
-	command, err := lock.LookUp(line.Words)
-	if err != nil {
-		return 0, err
-	}
-	return ended(lock.RunUnlocked(command, signals))
+	return ended(lock.RunUnlocked(line.Words, signals))
 }
 
 // locked runs the command under the lock, or says who holds that.

@@ -42,9 +42,13 @@ func (l *Lock) Run(command Command, options Options, signals *Signals) (syscall.
 	return run(command, environment, files, signals)
 }
 
-// RunUnlocked runs command without a lock, in the caller's environment. Its
-// results are Run's.
-func RunUnlocked(command Command, signals *Signals) (syscall.WaitStatus, error) {
+// RunUnlocked runs a command without a lock, in the caller's environment. Its
+// results are Run's, and LookUp's.
+func RunUnlocked(words []string, signals *Signals) (syscall.WaitStatus, error) {
+	command, err := LookUp(words)
+	if err != nil {
+		return 0, err
+	}
 	signals.Keep()
 	return run(command, os.Environ(), []uintptr{0, 1, 2}, signals)
 }
