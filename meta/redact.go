@@ -25,15 +25,13 @@ type form struct {
 const (
 	// secretName may say that its value is a secret: secretWord decides.
 	secretName = `([\w.-]*(?:token|pass|secret|auth|cookie|credential|bearer|(?:api|access)[-_. ]?key)[\w.-]*)`
-
-	index    = `(?:\[\w*\])?[\])]*` // of a variable: TOKEN[0], env["TOKEN"]
-	setter   = `\b(?:set|setx|setenv|config|export|put|with|arg)[\s(]+(?:-\S+\s+)*|\blogin\s+\S+\s+`
-	elements = `<(?:[^<>]*\b(?:name|key|id)=|\w+:)?` // of XML, called by an attribute or by their tag
-	command  = `(?:[^;&|\n]|[;&|][^\s;&|])*?[\s,]`   // the rest of a command, to some word
+	index      = `(?:\[\w*\])?[\])]*` // of a variable: TOKEN[0], env["TOKEN"]
+	setter     = `\b(?:set|setx|setenv|config|export|put|with|arg)[\s(]+(?:-\S+\s+)*|\blogin\s+\S+\s+`
+	command    = `(?:[^;&|\n]|[;&|][^\s;&|])*?[\s,]` // the rest of a command, to some word
 
 	// discordToken is the shape of the tokens that Discord gives to bots
 	// and users: base64url of an id, of a time, and a signature; or mfa.….
-	discordToken = `(?i)[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27}|mfa\.[\w-]{20}`
+	discordToken = `[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27}|mfa\.[\w-]{20}`
 )
 
 var forms = []form{
@@ -44,7 +42,7 @@ var forms = []form{
 	{`--token a`, lazy(`(\B-` + secretName + `[\s,]+)`), toWordEnd},
 	{`set -x TOKEN a`, lazy(`((?:` + setter + `|(?:^|\s)[\w-]+\.)` + secretName + `[\s,]+(?:--?\w+[\s=]+)?)`), toWordEnd},
 	{`putenv("TOKEN", "a")`, lazy(`([(\[]` + secretName + `\s*,\s*)`), toWordEnd},
-	{`<token>a</token>`, lazy(`(` + elements + secretName + `(?:\s[^<>]*=[^<>]*)?>)`), toEnd},
+	{`<token>a</token>`, lazy(`(<(?:[^<>]*\b(?:name|key|id)=|\w+:)?` + secretName + `(?:\s[^<>]*=[^<>]*)?>)`), toEnd},
 	{`{"name": "token", "value": "a"}`, lazy(`(\b(?:name|key|id)\s*[:=]\s*` + secretName + `[^{}<>]*?\bvalue\s*[:=])`), toEnd},
 	{`DiscordChatExporter.Cli export -t a`, lazy(`(discordchatexporter` + command + `-t[\s=,]*)[^\s=,*]`), toWordEnd},
 	{`curl -u user:a`, lazy(`(\bcurl\b` + command + `(?:-[a-z]*?u|--(?:proxy-)?user|-b)[\s=,]*)(?::|[^\s:=,*]+[:=])`), toWordEnd},
@@ -85,8 +83,7 @@ func redactWords(words []string) []string {
 	if harmless(strings.Join(words, " ")) {
 		return words
 	}
-	// What was hidden may uncover another form; more often than this it does
-	// in texts made for it only.
+	// What was hidden may uncover another form, but not often.
 	for range 5 {
 		before := words
 		if words = hideIn(words); slices.Equal(words, before) {
@@ -106,15 +103,17 @@ func harmless(text string) bool {
 	return !slices.ContainsFunc(hints, isThere) && !slices.ContainsFunc(strings.FieldsFunc(plain, isOther), isLong)
 }
 
-// unquote is text in lower case, without quotes and backslashes, and with what
-// an address escapes (%3A) read; and where in text what follows each byte of that begins: at[0] is 0.
+// unquote is text in lower case, without quotes, backslashes, and the escapes of
+// an address (%3A); and at[i], where in text what follows i bytes of that begins.
 func unquote(text string) (plain string, at []int) {
 	b, at := make([]byte, 0, len(text)), make([]int, 1, len(text)+1)
 	for i, end := 0, 0; i < len(text); i = end {
 		c := text[i]
 		end = i + 1
-		if code, err := strconv.ParseUint(text[end:min(end+2, len(text))], 16, 8); c == '%' && err == nil {
-			c, end = byte(code), min(end+2, len(text))
+		if c == '%' && i+2 < len(text) {
+			if code, err := strconv.ParseUint(text[i+1:i+3], 16, 8); err == nil {
+				c, end = byte(code), i+3
+			}
 		}
 		switch {
 		case strings.HasPrefix(text[i:], "\\\n"):
@@ -129,10 +128,8 @@ func unquote(text string) (plain string, at []int) {
 	return string(b), at
 }
 
-var (
-	shellScript = lazy(`^-[a-z]*c$`)                                           // the shells' option for one
-	separators  = strings.NewReplacer(";", " ", "&", " ", "|", " ", "\n", " ") // of commands in one, not among words
-)
+var shellScript = lazy(`^-[a-z]*c$`)                                          // the option that has one
+var separators = strings.NewReplacer(";", " ", "&", " ", "|", " ", "\n", " ") // of commands, in a script only
 
 // hideIn hides what the forms find in words as they are. All is found before
 // anything is hidden: hiding too much leaves no other secret without its lead.
@@ -159,7 +156,7 @@ func hideIn(words []string) []string {
 				continue
 			case f.end == nil:
 				end = min(at[m[1]-1]-start, end)
-			case lead != "" && strings.LastIndexAny(lead, `'"`) == 0: // in quotes that the name begins
+			case strings.LastIndexAny(lead, `'"`) == 0: // in quotes that the name begins
 				end = toQuote(rest, lead[0])
 			default:
 				end = f.end(rest)
@@ -202,16 +199,15 @@ func (f form) matches(plain string) (all [][]int) {
 	return all
 }
 
-// The functions to… tell how many bytes of rest a value has, and never too few:
-// where its end is not plain to see, it is all the rest.
+// The functions to… tell how many bytes of rest a value has, rather too many than
+// too few: where its end is not plain to see, it is all the rest.
 
 func toEnd(rest string) int { return len(rest) }
 
 func toLineEnd(rest string) int { return max(toWordEnd(rest), strings.IndexAny(rest+"\n", "\r\n")) }
 
 func toWordEnd(rest string) int {
-	const most = 512 // a hostile text has many long ones
-	for i := 0; i < min(len(rest), most); i++ {
+	for i := 0; i < min(len(rest), 512); i++ { // a hostile text has many long ones
 		switch c := rest[i]; {
 		case strings.IndexByte(" \t\r\n;&|)", c) >= 0:
 			return i

@@ -3,6 +3,7 @@ package meta
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // A secret is written S3CRET here, and has to be gone; everything else is
@@ -115,6 +116,24 @@ func TestDiscordTokensAreHidden(t *testing.T) {
 			got := Summary([]string{"run", strings.Replace(form, "%", token, 1), "on"})
 			if strings.Contains(got, token[:12]) || strings.Contains(got, token[len(token)-12:]) || !strings.HasSuffix(got, " on") {
 				t.Errorf("%q: %s", form, got)
+			}
+		}
+	}
+}
+
+// The longest text that is looked at takes some 50 ms when it is made for it; a
+// second leaves room for the race detector, and none for what is quadratic.
+func TestHostileTextsAreQuick(t *testing.T) {
+	for _, part := range []string{"token=", `token="`, "token:", "--token ", "token=a ", "://a:b/", "://a:b@", "https://a@", "<token a=", "<token>",
+		"discordchatexporter -t x ", "curl -u a: ", "name:token value:", "set token ", "set -x ", "ghp_", "mfa.", "a.", aToken + " ", "%25", "[token,"} {
+		for _, end := range []string{"", " x@"} {
+			text := "token " + strings.Repeat(part, mostRead/len(part)) + end
+			start := time.Now()
+			Redact(text)
+			took := time.Since(start)
+			t.Logf("%q…%q takes %v", part, end, took)
+			if took > time.Second {
+				t.Errorf("%q…%q takes %v", part, end, took)
 			}
 		}
 	}
