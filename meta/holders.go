@@ -80,7 +80,7 @@ func look(at Place, closely bool, more []File) *View {
 	file, _ := FileAt(at.Lock)
 	found, hidden := map[int][]descriptor{}, map[int]bool{}
 	pids := processes()
-	inDoubt, ofFile := closely, false
+	inDoubt, ofFile, gone := closely, false, false
 	for _, pid := range pids {
 		list, err := locked(strconv.Itoa(pid), match)
 		hidden[pid] = errors.Is(err, fs.ErrPermission)
@@ -92,7 +92,11 @@ func look(at Place, closely bool, more []File) *View {
 			return slices.ContainsFunc(list, func(d descriptor) bool { return d.lock.file.inode == f.Inode })
 		}
 		ofFile = ofFile || has(file)
-		inDoubt = inDoubt || has(folder) && len(list) == 1 // it may wait for the file
+		// The folder's lock alone is that of one which waits for the file, or
+		// is about to ask for it; with another one, its file is gone from here.
+		all, _ := locked(strconv.Itoa(pid), func(string) bool { return true })
+		inDoubt = inDoubt || len(all) == 1 && has(folder)
+		gone = gone || !has(file) && (len(all) > 1 || !has(folder))
 	}
 	var waits map[int]listed
 	var took map[int]bool
@@ -116,7 +120,7 @@ func look(at Place, closely bool, more []File) *View {
 			v.Holders = append(v.Holders, h)
 		}
 	}
-	v.Replaced = len(found) > 0 && len(v.Holders) > 0 && !ofFile
+	v.Replaced = gone && len(v.Holders) > 0 && !ofFile
 	v.layRecord()
 	return v
 }
