@@ -36,6 +36,9 @@ func Inspect(at Location) (meta.Status, error) {
 
 	shown := len(view.Holders) > 0 && view.Holders[0].Shown || len(view.Holders) > 1
 	held := shown
+	// Other hosts' locks on a folder that this one exports are fcntl(2) ones,
+	// which can be seen without taking any.
+	held = held || fd >= 0 && !byFcntlFree(fd)
 	if !held && !view.Complete {
 		if held, err = isHeld(at.Place, fd); err != nil {
 			return meta.Status{}, err
