@@ -2,6 +2,7 @@
 # make demo     build it and show it at work
 # make test     build it and run every test and smoke
 # make peers    build it and compare it with flock(1) and others that are there
+# make hosts    build it and try it on several hosts with one archive root, as root, in some minutes
 # make bench    measure it beside flock(1) and bash, in some minutes (ROUNDS=300)
 # make fuzz     fuzz every parser for FUZZTIME (30s each)
 # make torture  run the torture test for some minutes; ROUNDS=N for longer, SEED=N to repeat one
@@ -45,6 +46,10 @@ test: dcelock
 .PHONY: peers
 peers: dcelock
 	@tests/peers.sh
+
+.PHONY: hosts
+hosts: dcelock
+	@tests/hosts.sh $(ENGINES)
 
 FUZZTIME ?= 30s
 .PHONY: fuzz

@@ -36,7 +36,10 @@ func relationTo(at meta.Place, fd int) relation {
 	if own := meta.Inherited(at, meta.FileOf(fd)); len(own) > 0 {
 		return inherited(at, own, err == nil, record, named)
 	}
-	if _, err := os.Lstat("/proc/self/fd"); err != nil && inheritedWithoutProc(at) {
+	if inheritedUnseen(at) {
+		if named && err != nil {
+			return descendant // a dcelock has taken its record away and ended
+		}
 		return nested
 	}
 	above, whole := meta.Ancestors(os.Getpid())
@@ -81,16 +84,17 @@ func inherited(at meta.Place, own []meta.Inheritance, hasRecord bool, record met
 	return nested // a script's, whose lock a flock(1) took that has ended
 }
 
-// inheritedWithoutProc tells whether this process has inherited the lock of the
-// file: then the fcntl(2) lock that goes with it is in the way of another
-// descriptor of that file, and not of the inherited one.
-func inheritedWithoutProc(at meta.Place) bool {
+// inheritedUnseen tells whether this process has inherited the lock of the file,
+// where /proc does not show that: it is not there, or a file server has the lock.
+// Then the fcntl(2) lock that goes with it is in the way of another descriptor of
+// that file, and not of the inherited one.
+func inheritedUnseen(at meta.Place) bool {
 	probe, err := openFile(at.Lock, false)
 	if err != nil || byFcntlFree(probe) {
 		return false
 	}
 	defer unix.Close(probe)
-	const most = 4096 // descriptors that are looked at
+	const most = 1024 // descriptors that are looked at
 	for fd := 3; fd < most; fd++ {
 		if meta.FileOf(fd) == meta.FileOf(probe) && byFcntlFree(fd) {
 			return true

@@ -99,6 +99,12 @@ func (w *waiter) lock(path string, open func() (int, error), what kind) (fd int,
 		if err = what.lock(fd, path, false); errors.Is(err, errHeld) {
 			err = w.queue(fd, path, what)
 		}
+		if errors.Is(err, unix.ESTALE) {
+			// Another host has replaced it, which this one believes in a moment.
+			unix.Close(fd)
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
 		if err != nil {
 			unix.Close(fd) // without effect on a wait that was given up: this process ends
 			return -1, err

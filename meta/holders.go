@@ -2,11 +2,13 @@ package meta
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // A Place is where a lock lies: the lock file, and the folder that is locked as
@@ -172,8 +174,8 @@ func (v *View) layRecord() {
 			v.Killed = v.Recorded
 		}
 		return
-	case recorded.State == CannotTell && exists && record.LockID != "" && record.LockID != file.ID():
-		return // a copy's
+	case recorded.State == CannotTell && exists && record.LockID != "" && !strings.HasSuffix(record.LockID, fmt.Sprintf(":%d", file.Inode)):
+		return // a copy's; the device is each host's own on a network file system
 	case recorded.State.Alive():
 		if len(v.Holders) > 0 || !MayHold(record.PID, v.Place) {
 			return
