@@ -41,6 +41,7 @@ type commandLine struct {
 
 	given []string // the names of the flags that were given
 	flags []string // as they were typed
+	plain []string // each as --NAME or --NAME=VALUE
 }
 
 // The main thread receives the signals (lock.Signals).
@@ -69,8 +70,13 @@ func (line *commandLine) parse(args []string) error {
 		return usageError{errors.New(meta.BadFlag(err.Error()))}
 	}
 	for _, path := range context.Path {
-		if path.Flag != nil {
-			line.given = append(line.given, path.Flag.Name)
+		if f := path.Flag; f != nil {
+			line.given = append(line.given, f.Name)
+			plain := "--" + f.Name
+			if !f.IsBool() && !f.IsCounter() {
+				plain += "=" + fmt.Sprint(context.FlagValue(f))
+			}
+			line.plain = append(line.plain, plain)
 		}
 	}
 	// kong replaces what is not UTF-8 and leaves the -- to the command, so
@@ -216,6 +222,21 @@ func (w *waitTime) UnmarshalText(text []byte) error {
 	return err
 }
 
+// again is the command line with a wait put in: as it was typed, or, where that
+// says how long to wait, without what says so.
+func (line *commandLine) again() string {
+	flags, words := line.flags, line.Words
+	if line.has("wait") || line.has("nonblock") {
+		flags = slices.DeleteFunc(slices.Clone(line.plain), func(flag string) bool {
+			return flag == "--nonblock" || strings.HasPrefix(flag, "--wait=")
+		})
+	}
+	if line.has("command") {
+		words = nil
+	}
+	return meta.Again(flags, words)
+}
+
 // ended turns the end of a command into dcelock's own: the same exit status,
 // or, without returning, death by the same signal.
 func ended(result syscall.WaitStatus, err error) (int, error) {
@@ -235,7 +256,7 @@ func (e usageError) Error() string { return e.err.Error() + " (see dcelock --hel
 func (line *commandLine) report(err error) int {
 	log := meta.Log{Out: meta.Stderr}
 	if held, ok := errors.AsType[*lock.HeldError](err); ok {
-		for _, text := range held.Lines(meta.Again(line.flags, line.Words)) {
+		for _, text := range held.Lines(line.again()) {
 			if line.Quiet < 2 {
 				log.Line(text)
 			}

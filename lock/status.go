@@ -16,14 +16,9 @@ func Inspect(at Location) (meta.Status, error) {
 	if err != nil {
 		return meta.Status{}, err
 	}
-	fd, err := openFile(at.Lock, false)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		if err := at.mayMakeFile(missing); err != nil {
-			return meta.Status{}, err
-		}
-	case err != nil && !missing:
-		return meta.Status{}, err
+	fd, cannot := openFile(at.Lock, false)
+	if errors.Is(cannot, unix.ENOENT) || missing {
+		cannot = at.mayMakeFile(missing)
 	}
 	defer unix.Close(fd)
 	var former []meta.File
@@ -43,6 +38,9 @@ func Inspect(at Location) (meta.Status, error) {
 		if held, err = isHeld(at.Place, fd); err != nil {
 			return meta.Status{}, err
 		}
+	}
+	if cannot != nil && !held {
+		return meta.Status{}, cannot // as a run would, which asks for the folder first
 	}
 	record := view.Recorded
 	viewed := record != nil && record.Proven() && (view.System.Shared() || meta.SharedType(record.FS))

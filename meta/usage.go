@@ -110,18 +110,12 @@ func Version() string {
 	return info.Main.Version
 }
 
-// Again is the command line as it was typed, with a wait put in, to be typed
-// again; "" where that cannot be shown. flags are those of dcelock.
+// Again is a command line of these flags with a wait put in, to be typed again;
+// "" where that cannot be shown. The command is nil where it is among the flags.
 func Again(flags, command []string) string {
-	words := []string{os.Args[0], "--wait", "1h"}
-	for _, flag := range flags {
-		switch {
-		case slices.Contains([]string{"-n", "--nonblock", "--nonblocking", "--nb"}, flag):
-		case strings.HasPrefix(flag, "-w"), strings.HasPrefix(flag, "--wait"), strings.HasPrefix(flag, "--timeout"), strings.HasPrefix(flag, "-c"):
-			return ""
-		default:
-			words = append(words, flag)
-		}
+	words := append([]string{os.Args[0], "--wait", "1h"}, flags...)
+	if command != nil {
+		words = append(append(words, "--"), command...)
 	}
-	return Verbatim(append(append(words, "--"), command...))
+	return Verbatim(words)
 }

@@ -3,6 +3,8 @@ package tests
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,4 +147,60 @@ func TestNoDescriptors(t *testing.T) {
 	if exists(s.a + "/ran") {
 		t.Error("the command ran")
 	}
+}
+
+// What a refusal says to wait for the lock does so when it is typed.
+func TestWaitingAdviceWorksWhenTyped(t *testing.T) {
+	for _, flags := range [][]string{
+		{"--"}, {}, {"-n", "--"}, {"--nb"}, {"-nE75", "--"}, {"-qn", "--"}, {"-w", "0.1", "--"}, {"--timeout=0.1"}, {"-E", "75", "--inner-lock=keep", "--"},
+		{"--config", "config/scrape-targets.json"}, {"-c"},
+	} {
+		t.Run(strings.Join(flags, " "), func(t *testing.T) {
+			s := newArchive(t)
+			holder := s.hold()
+			command := []string{"sh", "-c", `echo "$1"; exit 4`, "sh", "it's $HOME; *"}
+			if slices.Contains(flags, "-c") {
+				command = []string{`echo "it's \$HOME; *"; exit 4`}
+			}
+			r := s.dcelock(append(flags, command...)...).run(t)
+			_, advice, found := strings.Cut(r.stderr, "dcelock: to wait for it: ")
+			advice, _, _ = strings.Cut(advice, "\n")
+			if !found {
+				t.Fatalf("says nothing of waiting:\n%s", r.stderr)
+			}
+			if !strings.Contains(advice, "--wait 1h") {
+				t.Errorf("not to wait: %s", advice)
+			}
+			p := call{argv: []string{"bash", "-c", "exec " + advice}, dir: s.a}.start(t)
+			select {
+			case <-p.done:
+				t.Fatalf("%s: does not wait but %+v", advice, p.wait())
+			case <-waiting(p):
+			}
+			// Longer than the wait that was given up, where there was one.
+			if quiet := time.Now(); !eventually(func() bool { return time.Since(quiet) > 300*time.Millisecond }) {
+				t.Fatal("no time has passed")
+			}
+			holder.end()
+			if r := p.wait(); r.status != 4 || r.stdout != "it's $HOME; *\n" {
+				t.Errorf("%s: %+v", advice, r)
+			}
+		})
+	}
+}
+
+// waiting is closed when the process sleeps in flock(2).
+func waiting(p *process) <-chan struct{} {
+	sleeps := make(chan struct{})
+	go func() {
+		if eventually(func() bool { return sleepsInFlock(p.cmd.Process.Pid) }) {
+			close(sleeps)
+		}
+	}()
+	return sleeps
+}
+
+// regexpKill matches the advice to stop a process.
+func regexpKill(pid int) *regexp.Regexp {
+	return regexp.MustCompile(fmt.Sprintf(`(?m)^dcelock: to stop it: (sudo )?kill( \d+)* ?\b%d\b`, pid))
 }

@@ -111,10 +111,14 @@ func TestRecordIsGoneBeforeTheLockIsFree(t *testing.T) {
 // waits returns when the process sleeps in flock(2).
 func waits(t *testing.T, p *process) {
 	t.Helper()
-	line := regexp.MustCompile(`-> FLOCK .* ` + strconv.Itoa(p.cmd.Process.Pid) + ` `)
-	if !eventually(func() bool { return line.MatchString(slurp(t, "/proc/locks")) }) {
+	if !eventually(func() bool { return sleepsInFlock(p.cmd.Process.Pid) }) {
 		t.Fatalf("%q does not wait for a lock: %s", p.cmd.Args, p.stderr())
 	}
+}
+
+func sleepsInFlock(pid int) bool {
+	list, _ := os.ReadFile("/proc/locks")
+	return regexp.MustCompile(`-> FLOCK .* ` + strconv.Itoa(pid) + ` `).Match(list)
 }
 
 // Another run's record is left alone, whatever became of one's own.

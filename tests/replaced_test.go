@@ -122,15 +122,6 @@ func TestRemovedUnderAnUnreapedWrapper(t *testing.T) {
 	}
 }
 
-// An ancestor with a shared lock is not the only one who runs.
-func TestSharedLockAboveIsNotNested(t *testing.T) {
-	s := newArchive(t)
-	call{argv: []string{"flock", "-s", s.lock, binary, "--config", s.a + "/config/scrape-targets.json", "--", "touch", s.a + "/ran"}}.run(t).wants(t, 1, "already running")
-	if exists(s.a + "/ran") {
-		t.Error("the command ran")
-	}
-}
-
 // A lock file that was away meanwhile, or a copy of one, in the place of the one
 // that is held lets nobody in.
 func TestLockFileComesBack(t *testing.T) {

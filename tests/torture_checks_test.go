@@ -97,6 +97,9 @@ func (c *contest) checkEnd(x *contender, begun, ended int) {
 		if begun != 0 && !(x.isOther() && len(x.signals) > 0) {
 			c.violated("%v was refused, and its command ran", x)
 		}
+	case code == statusNestedRefused && x.kind == "nested in close" && !c.recordsKept && begun == 0 && strings.Contains(x.process.stderr(), "wait for itself"):
+		// Neither a descriptor nor a record proves it to be nested.
+		c.count.add("inner run refused, with nothing to prove that it is one", 1)
 	case byShell:
 	case code == 71 && !c.locksKept && strings.Contains(x.process.stderr(), "replaced again and again"):
 		c.count.add("gave up: lock file replaced again and again", 1)

@@ -40,7 +40,7 @@ var (
 )
 
 // statusNestedRefused is the exit status of an inner dcelock that is refused,
-// which never is right: it runs under the outer lock.
+// which is wrong wherever something proves that it is part of the outer run.
 const statusNestedRefused = 76
 
 // startOne starts a contender of a random kind.

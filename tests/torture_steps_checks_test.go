@@ -42,9 +42,6 @@ func (s *steps) check(f stepFault) {
 	case f.signal != 0 && end.Signaled() && syscall.Signal(end.Signal()) == f.signal:
 	case end.Exited() && end.ExitStatus() == own && ran && !refused:
 	case end.Exited() && end.ExitStatus() == 1 && !ran && (refused || stayed):
-	case end.Exited() && end.ExitStatus() == 1 && !ran && f.visitor == queues && f.files != nil:
-		// It had the lock of the file that was removed, and had to look
-		// again: the other one may be faster.
 	default:
 		s.violated("the traced run ended with status %d, signal %v; its command ran: %v", end.ExitStatus(), end.Signal(), ran)
 	}

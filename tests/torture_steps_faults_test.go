@@ -114,7 +114,7 @@ func (s *steps) visit(visitor string, removed bool) {
 	s.event("the other run: %s, got the lock: %v, holders %v", visitor, s.began, before)
 	wants := len(before) == 0
 	switch {
-	case visitor != queues && visitor != stays && fmt.Sprint(before) != fmt.Sprint(after):
+	case fmt.Sprint(before) != fmt.Sprint(after): // a holder has ended, or a thread that does not stand still was given the lock
 		s.count.add("undecided, as the lock changed hands meanwhile", 1)
 	case visitor == probes && (removed || s.removed):
 	case s.began != wants:
@@ -133,12 +133,15 @@ func (s *steps) visit(visitor string, removed bool) {
 
 // lockHolders are the runs that hold the folder's or the file's lock, and
 // fileHolders those that hold the file's, or that of one that was there before,
-// by the kernel's view of their descriptors: pids, sorted.
+// by the kernel's view of their descriptors: pids, sorted, without the visitor's.
 func (s *steps) lockHolders() []int { return s.holders(true) }
 func (s *steps) fileHolders() []int { return s.holders(false) }
 
 func (s *steps) holders(folders bool) (pids []int) {
 	for _, p := range processes(s.mark) {
+		if p.contender == idVisitor {
+			continue
+		}
 		folder := fmt.Sprintf("/proc/%d/", p.pid)
 		entries, _ := os.ReadDir(folder + "fd")
 		for _, entry := range entries {
