@@ -36,7 +36,7 @@ func relationTo(at meta.Place, fd int) relation {
 	if own := meta.Inherited(at, meta.FileOf(fd)); len(own) > 0 {
 		return inherited(at, own, err == nil, record, named)
 	}
-	if inheritedUnseen(at) {
+	if _, noProc := os.Lstat("/proc/self/fd"); (noProc != nil || meta.FileSystemAt(folderOf(at.Lock)).Shared()) && inheritedUnseen(at) {
 		if named && err != nil {
 			return descendant // a dcelock has taken its record away and ended
 		}
@@ -96,9 +96,23 @@ func inheritedUnseen(at meta.Place) bool {
 	defer unix.Close(probe)
 	const most = 1024 // descriptors that are looked at
 	for fd := 3; fd < most; fd++ {
-		if meta.FileOf(fd) == meta.FileOf(probe) && byFcntlFree(fd) {
+		// What this process opened itself is closed on exec.
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 && meta.FileOf(fd) == meta.FileOf(probe) && inTheWayOfOneAlone(fd, probe) {
 			return true
 		}
 	}
 	return false
+}
+
+// inTheWayOfOneAlone tells whether an fcntl(2) lock is in the way of the probe
+// and not of fd. The two are asked in turn, as the lock may change hands between
+// two questions: not as often as these, a microsecond apart.
+func inTheWayOfOneAlone(fd, probe int) bool {
+	for range 32 {
+		if !byFcntlFree(fd) || byFcntlFree(probe) {
+			return false
+		}
+	}
+	return true
 }
