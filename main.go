@@ -39,7 +39,6 @@ type commandLine struct {
 
 	Words []string `arg:"" optional:"" passthrough:"partial"`
 
-	given []string // the names of the flags that were given
 	flags []string // as they were typed
 	plain []string // each as --NAME or --NAME=VALUE
 }
@@ -71,7 +70,6 @@ func (line *commandLine) parse(args []string) error {
 	}
 	for _, path := range context.Path {
 		if f := path.Flag; f != nil {
-			line.given = append(line.given, f.Name)
 			plain := "--" + f.Name
 			if !f.IsBool() && !f.IsCounter() {
 				plain += "=" + fmt.Sprint(context.FlagValue(f))
@@ -94,7 +92,9 @@ func (line *commandLine) parse(args []string) error {
 	return nil
 }
 
-func (line *commandLine) has(flag string) bool { return slices.Contains(line.given, flag) }
+func (line *commandLine) has(flag string) bool {
+	return slices.ContainsFunc(line.plain, func(f string) bool { return f == "--"+flag || strings.HasPrefix(f, "--"+flag+"=") })
+}
 
 // check refuses what cannot be meant, before anything is locked or looked for.
 func (line *commandLine) check() error {
@@ -222,21 +222,6 @@ func (w *waitTime) UnmarshalText(text []byte) error {
 	return err
 }
 
-// again is the command line with a wait put in: as it was typed, or, where that
-// says how long to wait, without what says so.
-func (line *commandLine) again() string {
-	flags, words := line.flags, line.Words
-	if line.has("wait") || line.has("nonblock") {
-		flags = slices.DeleteFunc(slices.Clone(line.plain), func(flag string) bool {
-			return flag == "--nonblock" || strings.HasPrefix(flag, "--wait=")
-		})
-	}
-	if line.has("command") {
-		words = nil
-	}
-	return meta.Again(flags, words)
-}
-
 // ended turns the end of a command into dcelock's own: the same exit status,
 // or, without returning, death by the same signal.
 func ended(result syscall.WaitStatus, err error) (int, error) {
@@ -256,7 +241,7 @@ func (e usageError) Error() string { return e.err.Error() + " (see dcelock --hel
 func (line *commandLine) report(err error) int {
 	log := meta.Log{Out: meta.Stderr}
 	if held, ok := errors.AsType[*lock.HeldError](err); ok {
-		for _, text := range held.Lines(line.again()) {
+		for _, text := range held.Lines(meta.Again(line.flags, line.plain, line.Words)) {
 			if line.Quiet < 2 {
 				log.Line(text)
 			}

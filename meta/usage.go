@@ -110,11 +110,18 @@ func Version() string {
 	return info.Main.Version
 }
 
-// Again is a command line of these flags with a wait put in, to be typed again;
-// "" where that cannot be shown. The command is nil where it is among the flags.
-func Again(flags, command []string) string {
+// Again is a command line with a wait put in, to be typed again; "" where that
+// cannot be shown. Its flags are as they were typed, or, where those say how long
+// to wait, plain (each as --NAME or --NAME=VALUE) without what says so.
+func Again(typed, plain, command []string) string {
+	flags := slices.DeleteFunc(slices.Clone(plain), func(flag string) bool {
+		return flag == "--nonblock" || strings.HasPrefix(flag, "--wait=")
+	})
+	if len(flags) == len(plain) {
+		flags = typed
+	}
 	words := append([]string{os.Args[0], "--wait", "1h"}, flags...)
-	if command != nil {
+	if !slices.ContainsFunc(plain, func(flag string) bool { return strings.HasPrefix(flag, "--command=") }) {
 		words = append(append(words, "--"), command...)
 	}
 	return Verbatim(words)
