@@ -2,7 +2,6 @@ package lock
 
 import (
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -32,34 +31,26 @@ func relationTo(at meta.Place, fd int) relation {
 	record, err := meta.Read(at.Record())
 	recorded := err == nil && record.State().Alive()
 	named := os.Getenv(heldVariable) == at.Lock
-
-	if own := meta.Inherited(at, meta.FileOf(fd)); len(own) > 0 {
-		return inherited(at, own, err == nil, record, named)
-	}
-	if _, noProc := os.Lstat("/proc/self/fd"); (noProc != nil || meta.FileSystemAt(folderOf(at.Lock)).Shared()) && inheritedUnseen(at) {
-		if named && err != nil {
-			return descendant // a dcelock has taken its record away and ended
-		}
-		return nested
+	if r := inherited(at, fd, record, named); r != stranger {
+		return r
 	}
 	above, whole := meta.Ancestors(os.Getpid())
-	if !named {
-		// The first process of a PID namespace adopts: one is not part of
-		// its run by being below it.
-		above = slices.DeleteFunc(above, func(pid int) bool { return pid == 1 })
+	heldAbove, recordedAbove := false, false
+	for _, pid := range above {
+		if pid == 1 && !named {
+			continue // it adopts: one is not part of its run by being below it
+		}
+		isRecorded := recorded && pid == record.PID
+		holds, took := meta.Holds(pid, at)
+		if holds && (isRecorded || took) {
+			return nested
+		}
+		heldAbove, recordedAbove = heldAbove || holds, recordedAbove || isRecorded
 	}
-	recordedAbove := recorded && slices.Contains(above, record.PID)
 	// A daemon that the run has started has lost its parents; it has the
 	// variable, and its session is younger than the run.
 	session, _ := unix.Getsid(0)
-	started := recorded && record.Before(session)
-	heldAbove := slices.ContainsFunc(above, func(pid int) bool { return meta.Holds(pid, at) }) || recordedAbove && meta.Took(record.PID, at)
-	// Where the record could not be written, the kernel shows as much.
-	itself := slices.ContainsFunc(above, func(pid int) bool { return meta.HoldsItself(pid, at) })
-	switch {
-	case heldAbove && recordedAbove, itself:
-		return nested
-	case heldAbove, named && (recordedAbove || started || !whole):
+	if heldAbove || named && (recordedAbove || !whole || recorded && record.Before(session)) {
 		return descendant
 	}
 	return stranger
@@ -67,52 +58,44 @@ func relationTo(at meta.Place, fd int) relation {
 
 // inherited tells what a process is that has the lock itself, by a descriptor
 // that it inherited: part of that run, for as long as that run goes on. What a
-// run leaves behind has the descriptor too.
-func inherited(at meta.Place, own []meta.Inheritance, hasRecord bool, record meta.Record, named bool) relation {
-	for _, i := range own {
-		switch {
-		case i.Taker == 0, meta.Holds(i.Taker, at): // the former is of another PID namespace
-			return nested
-		case hasRecord && record.PID == i.Taker:
-			return nested // it may not be looked at; or it was killed, and its command is the run
-		}
-		named = named || i.OfFolder // which dcelock alone locks
-	}
-	if named {
-		return descendant // that dcelock has ended
-	}
-	return nested // a script's, whose lock a flock(1) took that has ended
-}
-
-// inheritedUnseen tells whether this process has inherited the lock of the file,
-// where /proc does not show that: it is not there, or a file server has the lock.
-// Then the fcntl(2) lock that goes with it is in the way of another descriptor of
-// that file, and not of the inherited one.
-func inheritedUnseen(at meta.Place) bool {
-	probe, err := openFile(at.Lock, false)
-	if err != nil || byFcntlFree(probe) {
-		return false
-	}
-	defer unix.Close(probe)
+// run leaves behind has the descriptor too. It is a stranger without one.
+func inherited(at meta.Place, refused int, record meta.Record, named bool) relation {
+	file := meta.FileOf(refused)
+	folder, _ := meta.FileAt(at.Folder)
+	relation := stranger
 	const most = 1024 // descriptors that are looked at
 	for fd := 3; fd < most; fd++ {
 		// What this process opened itself is closed on exec.
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err == nil && flags&unix.FD_CLOEXEC == 0 && meta.FileOf(fd) == meta.FileOf(probe) && inTheWayOfOneAlone(fd, probe) {
-			return true
+		if err != nil || flags&unix.FD_CLOEXEC != 0 || meta.FileOf(fd) != file {
+			continue
 		}
+		taker, shared, shown := meta.TakerOf(fd)
+		if shared || !shown && !holdsUnseen(at, fd) {
+			continue
+		}
+		goesOn := true // for a taker of another PID namespace
+		switch {
+		case !shown:
+			goesOn = record.PID != 0 // a dcelock takes its record away at its end
+		case taker != 0 && taker != record.PID: // of a dcelock that was killed, the command is the run
+			goesOn = holds(taker, at)
+		}
+		// A flock(1) that took the lock for a script has ended, too: only a
+		// dcelock's run is over with it, which the folder's lock shows.
+		if goesOn || !named && file != folder {
+			return nested
+		}
+		relation = descendant
 	}
-	return false
+	return relation
 }
 
-// inTheWayOfOneAlone tells whether an fcntl(2) lock is in the way of the probe
-// and not of fd. The two are asked in turn, as the lock may change hands between
-// two questions: not as often as these, a microsecond apart.
-func inTheWayOfOneAlone(fd, probe int) bool {
-	for range 32 {
-		if !byFcntlFree(fd) || byFcntlFree(probe) {
-			return false
-		}
-	}
-	return true
+// holdsUnseen tells whether a descriptor has the lock where /proc does not show
+// that: it is not there, or a file server has the lock. The kernel is asked then:
+// for a description that has the lock already, taking it again changes nothing.
+func holdsUnseen(at meta.Place, fd int) bool {
+	_, noProc := os.Lstat("/proc/self/fd")
+	unseen := noProc != nil || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
+	return unseen && flock(fd, at.Lock, unix.LOCK_NB) == nil
 }

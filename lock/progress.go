@@ -2,6 +2,7 @@ package lock
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,7 +53,7 @@ func (w *waiter) tell() {
 	if w.told == 0 || w.log.Quiet > 0 {
 		return
 	}
-	if w.told < 0 || !meta.Holds(w.told, w.at) {
+	if w.told < 0 || !holds(w.told, w.at) {
 		if view := w.look(); len(view.Holders) > 0 && view.Holders[0].PID != w.told {
 			w.clear()
 			w.name(view)
@@ -96,4 +97,11 @@ func (w *waiter) took() {
 	} else {
 		w.log.Detail("took the lock in %v", waited.Round(time.Microsecond))
 	}
+}
+
+// onTerminal tells whether the line that counts can be drawn: on a terminal that
+// understands it, while this process is in the foreground there.
+func onTerminal() bool {
+	group, err := unix.IoctlGetInt(2, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp() && os.Getenv("TERM") != "dumb"
 }

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -16,41 +17,35 @@ func Inspect(at Location) (meta.Status, error) {
 	if err != nil {
 		return meta.Status{}, err
 	}
+	var asked []meta.File
 	fd, cannot := openFile(at.Lock, false)
-	if errors.Is(cannot, unix.ENOENT) || missing {
+	if cannot == nil {
+		defer unix.Close(fd)
+		asked = append(asked, meta.FileOf(fd))
+	} else if errors.Is(cannot, unix.ENOENT) || missing {
 		cannot = at.mayMakeFile(missing)
 	}
-	defer unix.Close(fd)
-	var former []meta.File
-	if fd >= 0 {
-		former = append(former, meta.FileOf(fd))
-	}
-	view := meta.LookClosely(at.Place, former...)
+	view := meta.Look(at.Place, true, asked...)
 	s := meta.Status{View: view, Config: at.Config, State: meta.Free}
 	_, s.Exists = meta.FileAt(at.Lock)
 
-	shown := len(view.Holders) > 0 && view.Holders[0].Shown || len(view.Holders) > 1
-	held := shown
-	// Other hosts' locks on a folder that this one exports are fcntl(2) ones,
-	// which can be seen without taking any.
-	held = held || fd >= 0 && !byFcntlFree(fd)
-	if !held && !view.Complete {
-		if held, err = isHeld(at.Place, fd); err != nil {
-			return meta.Status{}, err
-		}
-	}
+	shown := slices.ContainsFunc(view.Holders, func(h meta.Holder) bool { return h.Shown })
+	held := shown || isHeld(at.Place, fd, !view.Complete)
 	if cannot != nil && !held {
 		return meta.Status{}, cannot // as a run would, which asks for the folder first
 	}
-	record := view.Recorded
-	viewed := record != nil && record.Proven() && (view.System.Shared() || meta.SharedType(record.FS))
+	record, state := view.Recorded, meta.NotRunning
+	if record != nil {
+		state = record.State()
+	}
+	viewed := record != nil && record.Proven() && (meta.SharedType(view.System.Type) || meta.SharedType(record.FS))
 	switch {
-	case held && !shown && record != nil && record.State() != meta.NotRunning, viewed && !held:
+	case held || viewed:
 		s.State = meta.Held
-		view.ByRecord()
-	case held:
-		s.State = meta.Held
-	case record != nil && record.State() == meta.NotRunning:
+		if !shown && state != meta.NotRunning {
+			view.ByRecord()
+		}
+	case record != nil && state == meta.NotRunning:
 		s.State = meta.Stale
 		view.ByRecord()
 	default:
@@ -72,25 +67,27 @@ func (at Location) mayMakeFile(missing bool) error {
 	return nil
 }
 
-// isHeld asks the locks themselves, by shared ones that are held for an instant:
-// a dcelock does not notice, as it waits for longer than that.
-func isHeld(at meta.Place, file int) (bool, error) {
-	if folder, err := openFolder(at.Folder); at.Folder != "" && err == nil {
-		err = unix.Flock(folder, unix.LOCK_SH|unix.LOCK_NB)
-		unix.Close(folder)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return true, nil
+// isHeld asks the locks themselves, where what is shown may not be all. Other
+// hosts' locks on a folder that this one exports are fcntl(2) ones, which can be
+// seen without taking any. The others are asked by shared ones that are held for
+// an instant: a dcelock does not notice, as it waits for longer than that.
+func isHeld(at meta.Place, file int, asking bool) bool {
+	if file >= 0 && !byFcntlFree(file) {
+		return true
+	}
+	folder := -1
+	if asking && at.Folder != "" {
+		folder, _ = openFolder(at.Folder)
+		defer unix.Close(folder)
+	}
+	for _, fd := range []int{folder, file} {
+		if !asking || fd < 0 {
+			continue
 		}
+		if unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK {
+			return true
+		}
+		_ = unix.Flock(fd, unix.LOCK_UN)
 	}
-	if file < 0 {
-		return false, nil
-	}
-	if !byFcntlFree(file) {
-		return true, nil
-	}
-	err := unix.Flock(file, unix.LOCK_SH|unix.LOCK_NB)
-	if err == nil {
-		return false, unix.Flock(file, unix.LOCK_UN)
-	}
-	return errors.Is(err, unix.EWOULDBLOCK), nil
+	return false
 }

@@ -2,7 +2,6 @@ package lock
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -64,7 +63,6 @@ func Take(at Location, command []string, wait time.Duration, log meta.Log, signa
 	signals.Keep()
 	w.took()
 	l.writeRecord(command)
-	l.warnOfHostLocal()
 	return l, nil
 }
 
@@ -72,7 +70,7 @@ func Take(at Location, command []string, wait time.Duration, log meta.Log, signa
 // file's.
 func (l *Lock) lockBoth(w *waiter) (err error) {
 	if l.at.Folder != "" {
-		l.folder, err = w.lock(l.at.Folder, func() (int, error) { return openFolder(l.at.Folder) }, ofFolder)
+		l.folder, err = w.lock(l.at.Folder, func() (int, error) { return openFolder(l.at.Folder) })
 		if errors.Is(err, errNoLocks) {
 			l.log.Detail("the folder %s cannot be locked; its lock file alone is", l.at.Folder)
 			err = nil
@@ -81,7 +79,7 @@ func (l *Lock) lockBoth(w *waiter) (err error) {
 			return err
 		}
 	}
-	l.file, err = w.lock(l.at.Lock, func() (int, error) { return openFile(l.at.Lock, true) }, ofFile)
+	l.file, err = w.lock(l.at.Lock, func() (int, error) { return openFile(l.at.Lock, true) })
 	if errors.Is(err, errNoLocks) {
 		return fail(System, "%w (does its file system have locks?)", err)
 	}
@@ -97,21 +95,15 @@ func (l *Lock) reclaim(w *waiter) error {
 	if err == nil && record.State().Alive() {
 		record, err = w.forEnd(record, l.viewed(record))
 	}
-	var state meta.State
-	switch {
+	switch state := record.State(); {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENAMETOOLONG):
 		return nil
 	case err != nil:
 		l.log.Note("warning: replacing a record that cannot be used: %v", err)
-	default:
-		state = record.State()
-	}
-	switch {
-	case err != nil:
+	case l.viewed(record):
+		return w.gaveUp(&HeldError{View: meta.Look(l.at, false).ByRecord(), Otherwise: viewedTwice})
 	case state == meta.NotRunning:
 		l.log.Note("warning: reclaiming scrape lock; previous holder pid %d is not running", record.PID)
-	case state.Alive() && l.viewed(record):
-		return w.gaveUp(&HeldError{View: meta.Look(l.at).ByRecord(), Otherwise: viewedTwice})
 	default:
 		l.log.Note("warning: replacing the record of pid %d (%s%s): the lock is free", record.PID, state, meta.On(record.Host))
 	}
@@ -119,29 +111,27 @@ func (l *Lock) reclaim(w *waiter) error {
 	return nil
 }
 
-// viewed tells whether a recorded run may hold the lock by another view of the
-// same files, which has locks of its own: bindfs, mergerfs, sshfs beside the
-// folder itself.
+// viewed tells whether a recorded run that is proven to go on may hold the lock by
+// another view of the same files, which has locks of its own: bindfs, mergerfs,
+// sshfs beside the folder itself.
 func (l *Lock) viewed(record meta.Record) bool {
-	name, _ := meta.TypeAt(l.file, l.at.Lock)
-	return record.Proven() && record.PID != os.Getpid() && (meta.SharedType(name) || meta.SharedType(record.FS))
+	shared := meta.SharedType(record.FS) || meta.SharedType(meta.TypeAt(l.file, l.at.Lock))
+	return shared && record.Proven() && record.PID != os.Getpid()
 }
 
-// writeRecord writes the record, or says why others will not see who holds the lock.
+// writeRecord writes the record, or says why others will not see who holds the
+// lock; and it says so where the lock holds on this host alone.
 func (l *Lock) writeRecord(command []string) {
-	record := meta.Record{Process: meta.Self(), Started: time.Now().UTC(), Command: meta.Summary(command), User: meta.UserName(os.Geteuid()), LockID: meta.FileOf(l.file).ID()}
-	record.Folder, _ = os.Getwd()
-	record.Folder = meta.Redact(record.Folder)
-	record.FS, _ = meta.TypeAt(l.file, l.at.Lock)
+	fs := meta.TypeAt(l.file, l.at.Lock)
+	folder, _ := os.Getwd()
+	record := meta.Record{Process: meta.Self(), Started: time.Now().UTC(), Command: meta.Summary(command),
+		User: meta.UserName(os.Geteuid()), Folder: meta.Redact(folder), LockID: meta.FileOf(l.file).ID(), FS: fs}
 	if err := meta.Write(l.at.Record(), record); err != nil {
 		l.log.Note("warning: the record of this run cannot be written, so that others cannot see who holds the lock: %v", err)
-		return
+	} else {
+		l.record = &record
 	}
-	l.record = &record
-}
-
-func (l *Lock) warnOfHostLocal() {
-	if _, local := meta.TypeAt(l.file, l.at.Lock); local {
+	if !meta.SharedType(fs) {
 		return
 	}
 	if why := meta.FileSystemAt(l.at.Lock).HostLocal(); why != "" {
@@ -162,31 +152,20 @@ func (l *Lock) Release() {
 			l.log.Note("warning: the record of this run cannot be removed; the next run will reclaim it: %v", err)
 		}
 	}
-	again := l.reopen()
+	// The folder where it was locked, so that no script that asks for the file
+	// just then is refused.
+	what := l.at.Lock
+	if l.folder >= 0 {
+		what = l.at.Folder
+	}
 	l.close()
 	l.log.Detail("released the lock")
-	// Whoever has a copy of a descriptor keeps this one from being locked.
-	if again >= 0 && unix.Flock(again, unix.LOCK_EX|unix.LOCK_NB) == nil {
+	if fd, err := openAgain(what, unix.O_RDONLY, 0); err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
 		return
 	}
-	if left := meta.Look(l.at).TakenBy(os.Getpid()); len(left) > 0 {
+	if left := meta.Look(l.at, false).TakenBy(os.Getpid()); len(left) > 0 {
 		l.log.Note("warning: the command left processes running that go on holding the lock until they end: %s", meta.List(left))
 	}
-}
-
-// reopen opens what is locked once more, by which it can be seen after the
-// release whether it is free: the folder where it is locked, so that no script
-// that asks for the file just then is refused.
-func (l *Lock) reopen() (fd int) {
-	fd, how := l.folder, unix.O_RDONLY|unix.O_DIRECTORY
-	if fd < 0 {
-		fd, how = l.file, unix.O_RDWR
-	}
-	again, err := openAgain(fmt.Sprintf("/proc/self/fd/%d", fd), how, 0)
-	if err != nil {
-		return -1
-	}
-	return again
 }
 
 func (l *Lock) close() {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"strconv"
 	"time"
 
@@ -49,25 +48,17 @@ const mostReplacements = 1000
 // errNested says that the lock is held by a run that this process is part of.
 var errNested = errors.New("an outer run holds the lock")
 
-// What is locked: the file has an fcntl(2) lock beside its flock(2) one.
-type kind int
-
-const (
-	ofFolder kind = iota
-	ofFile
-)
-
-// lock takes the lock of an open file, at once or when it is free.
-func (k kind) lock(fd int, path string, wait bool) error {
+// lockOpen takes the locks of an open file or folder, at once or when they are
+// free: of flock(2), and beside it of fcntl(2), which a folder has none of.
+func lockOpen(fd int, path string, wait bool) error {
 	how := unix.LOCK_NB
 	if wait {
 		how = 0
 	}
-	err := flock(fd, path, how)
-	if err == nil && k == ofFile {
-		err = byFcntl(fd, wait)
+	if err := flock(fd, path, how); err != nil {
+		return err
 	}
-	return err
+	return byFcntl(fd, wait)
 }
 
 // A waiter waits for a lock until a time limit.
@@ -82,7 +73,7 @@ type waiter struct {
 	counter bool        // whether the line that counts is on the terminal
 }
 
-func (w *waiter) look() *meta.View { return meta.Look(w.at, w.asked...) }
+func (w *waiter) look() *meta.View { return meta.Look(w.at, false, w.asked...) }
 
 // left is how long may still be waited.
 func (w *waiter) left() time.Duration { return w.limit - time.Since(w.begin) }
@@ -90,14 +81,14 @@ func (w *waiter) left() time.Duration { return w.limit - time.Since(w.begin) }
 // lock opens what is to be locked at a path and locks it, waiting as long as
 // may be. It returns the descriptor of what is at path then: what was removed or
 // replaced meanwhile is a file that nobody else finds.
-func (w *waiter) lock(path string, open func() (int, error), what kind) (fd int, err error) {
+func (w *waiter) lock(path string, open func() (int, error)) (fd int, err error) {
 	for range mostReplacements {
 		fd, err := open()
 		if err != nil {
 			return -1, err
 		}
-		if err = what.lock(fd, path, false); errors.Is(err, errHeld) {
-			err = w.queue(fd, path, what)
+		if err = lockOpen(fd, path, false); errors.Is(err, errHeld) {
+			err = w.queue(fd, path)
 		}
 		if errors.Is(err, unix.ESTALE) {
 			// Another host has replaced it, which this one believes in a moment.
@@ -119,7 +110,7 @@ func (w *waiter) lock(path string, open func() (int, error), what kind) (fd int,
 
 // queue waits in the kernel's queue for a lock that was found to be held. The
 // error is errNested, or a *HeldError when the time is up.
-func (w *waiter) queue(fd int, path string, what kind) error {
+func (w *waiter) queue(fd int, path string) error {
 	w.asked = []meta.File{meta.FileOf(fd)}
 	switch relationTo(w.at, fd) {
 	case nested:
@@ -128,7 +119,7 @@ func (w *waiter) queue(fd int, path string, what kind) error {
 		return w.gaveUp(&HeldError{View: w.look(), Itself: true})
 	}
 	done := make(chan error, 1)
-	go func() { done <- what.lock(fd, path, true) }()
+	go func() { done <- lockOpen(fd, path, true) }()
 	if !recordedHolds(w.at) {
 		select {
 		case err := <-done:
@@ -174,29 +165,27 @@ func (w *waiter) watch(done <-chan error) (err error, ended bool) {
 // lock: then it is no momentary holder.
 func recordedHolds(at meta.Place) bool {
 	record, err := meta.Read(at.Record())
-	return err == nil && record.Proven() && meta.Holds(record.PID, at)
+	return err == nil && record.Proven() && holds(record.PID, at)
 }
 
-// forEnd waits for the end of a recorded process, with the lock free: for as
-// long as this run may wait where that process counts as the holder, else for
-// the moment that a script takes to remove its record. It returns the record
-// that is there then.
+func holds(pid int, at meta.Place) bool {
+	holds, _ := meta.Holds(pid, at)
+	return holds
+}
+
+// forEnd waits, with the lock free, for a recorded process to end or its record
+// to go: for as long as this run may wait where that process counts as the holder,
+// else for the moment that a script takes to remove its record. It returns the
+// record that is there then.
 func (w *waiter) forEnd(record meta.Record, counts bool) (meta.Record, error) {
-	until := time.Now().Add(grace)
-	if counts && w.left() > grace {
-		until = time.Now().Add(min(w.left(), math.MaxInt64/2))
+	limit, pause := grace, grace/10
+	if left := w.left(); counts && left > grace {
+		limit, pause = left, time.Second
 		w.announce(w.look().ByRecord())
 	}
-	pidfd, err := unix.PidfdOpen(record.PID, 0)
-	if err != nil {
-		return meta.Read(w.at.Record()) // it has just ended
-	}
-	defer unix.Close(pidfd)
-	for {
-		pause := min(time.Until(until), w.pace())
-		ready, _ := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(pause/time.Millisecond)+1)
+	for begin := time.Now(); ; time.Sleep(pause) {
 		now, err := meta.Read(w.at.Record())
-		if err != nil || ready > 0 || now.PID != record.PID || time.Now().After(until) {
+		if err != nil || now.PID != record.PID || !now.State().Alive() || time.Since(begin) > limit {
 			return now, err
 		}
 		if counts {
@@ -212,11 +201,4 @@ func (w *waiter) gaveUp(held *HeldError) error {
 		held.Waited = time.Since(w.begin)
 	}
 	return held
-}
-
-// onTerminal tells whether the line that counts can be drawn: on a terminal that
-// understands it, while this process is in the foreground there.
-func onTerminal() bool {
-	group, err := unix.IoctlGetInt(2, unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp() && os.Getenv("TERM") != "dumb"
 }

@@ -2,6 +2,8 @@ package meta
 
 import (
 	"bytes"
+	"cmp"
+	"fmt"
 	"os"
 	"os/user"
 	"strconv"
@@ -15,25 +17,28 @@ import (
 // the process was started, which is not when it took a lock. What may not be
 // read of it stays empty.
 func describe(pid int) Holder {
-	h := Holder{Record: Record{Process: Process{PID: pid}, Command: unknown}, Source: FromKernel}
-	folder := "/proc/" + strconv.Itoa(pid)
+	h := Holder{Record: Record{Process: Process{PID: pid}}, Source: FromKernel}
+	folder := fmt.Sprintf("/proc/%d", pid)
 	s, state := observe(pid)
 	if h.State = state; !state.Alive() {
 		h.State = Running // the kernel showed that it holds the lock: it is ending
 	}
 	if s != nil {
-		h.StartTicks, h.Started = s.start, time.Now().Add(-age(s.start)).UTC().Truncate(time.Second)
+		h.StartTicks, h.Started = s.start, timeOf(s.start).Truncate(time.Second)
 	}
-	if command := commandLine(folder); command != "" {
-		h.Command = command
+	// A process without words, as one of the kernel's, has its program's name.
+	name, _ := os.ReadFile(folder + "/comm")
+	h.Command = cmp.Or(Printable(strings.TrimSpace(string(name))), unknown)
+	words, _ := os.ReadFile(folder + "/cmdline")
+	if words = bytes.TrimSuffix(words, []byte{0}); len(words) > 0 {
+		h.Command = Summary(strings.Split(string(words), "\x00"))
 	}
 	var info unix.Stat_t
 	if unix.Stat(folder, &info) == nil {
 		h.User = UserName(int(info.Uid))
 	}
-	if cwd, err := os.Readlink(folder + "/cwd"); err == nil {
-		h.Folder = shown(cwd)
-	}
+	cwd, _ := os.Readlink(folder + "/cwd")
+	h.Folder = shown(cwd)
 	return h
 }
 
@@ -45,15 +50,4 @@ func UserName(id int) string {
 		return u.Username
 	}
 	return number
-}
-
-// commandLine is the summary of a process's words, or its program's name where
-// it has none.
-func commandLine(folder string) string {
-	words, _ := os.ReadFile(folder + "/cmdline")
-	if words = bytes.TrimSuffix(words, []byte{0}); len(words) > 0 {
-		return Summary(strings.Split(string(words), "\x00"))
-	}
-	name, _ := readSmall(folder + "/comm")
-	return Printable(strings.TrimSpace(string(name)))
 }

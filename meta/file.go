@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Path is where the record of a lock file lies.
-func Path(lockFile string) string { return lockFile + ".meta" }
-
 // maxSize bounds what is read of a record, in bytes. One that dcelock writes
 // is a tenth of it at most.
 const maxSize = 64 << 10
@@ -24,7 +22,7 @@ const maxSize = 64 << 10
 // It never waits and never follows a link: whoever may write to the archive
 // root may have put a FIFO or a link to /dev/zero there.
 func Read(path string) (Record, error) {
-	data, local, err := readFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return Record{}, err
 	}
@@ -32,38 +30,27 @@ func Read(path string) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%s: %w", path, err)
 	}
-	r.local = local
 	return r, nil
 }
 
-// readFile reads what lies at path, and tells whether that is a file system of
-// this host.
-func readFile(path string) (data []byte, local bool, err error) {
+func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, false, fmt.Errorf("%s: is a symbolic link, not a record", path)
+		return nil, fmt.Errorf("%s: is a symbolic link, not a record", path)
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, false, err
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, cmp.Or(err, fmt.Errorf("%s: is not a regular file", path))
 	}
-	if !info.Mode().IsRegular() {
-		return nil, false, fmt.Errorf("%s: is not a regular file", path)
-	}
-	// The size may grow after the stat; the limit holds all the same.
-	data, err = io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return nil, false, err
-	}
+	// The size may grow after a look at it; the limit holds all the same.
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if len(data) > maxSize {
-		return nil, false, fmt.Errorf("%s: is larger than %d KiB", path, maxSize>>10)
+		err = fmt.Errorf("%s: is larger than %d KiB", path, maxSize>>10)
 	}
-	_, local = TypeAt(int(f.Fd()), path)
-	return data, local, nil
+	return data, err
 }
 
 // Write puts r at path by writing a temporary file beside it and renaming it,
@@ -73,22 +60,18 @@ func readFile(path string) (data []byte, local bool, err error) {
 // Not synced to disk: a record outlives its boot only to be reclaimed.
 func Write(path string, r Record) error {
 	temporary := path + ".tmp"
-	err := writeNew(temporary, r.encode())
-	if errors.Is(err, fs.ErrExist) && os.Remove(temporary) != nil {
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		// Another user's, in a sticky folder: it stays there for good.
 		temporary += "." + strconv.Itoa(r.PID)
 	}
-	if errors.Is(err, fs.ErrExist) {
-		err = writeNew(temporary, r.encode())
+	err := writeNew(temporary, r.encode())
+	if err == nil {
+		err = os.Rename(temporary, path)
 	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(temporary, path); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		os.Remove(temporary)
-		return err
 	}
-	return nil
+	return err
 }
 
 // writeNew creates path, and never writes through a link that somebody put there.
@@ -103,24 +86,21 @@ func writeNew(path string, data []byte) error {
 	if err == nil {
 		_, err = f.Write(data)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(path)
-	}
-	return err
+	return errors.Join(err, f.Close())
 }
 
 // Remove removes the record at path when it is still r to the letter; another
 // run's record, or none, is left as it is, without an error. Call it while
 // the lock is held: then nobody else has a reason to write one in between.
 func Remove(path string, r Record) error {
-	data, _, err := readFile(path)
-	if errors.Is(err, fs.ErrPermission) {
+	data, err := readFile(path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
 		return err
-	}
-	if err != nil || !bytes.Equal(data, r.encode()) {
+	case err != nil || !bytes.Equal(data, r.encode()):
 		return nil
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

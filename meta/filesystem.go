@@ -19,23 +19,22 @@ type FileSystem struct {
 	options []string
 }
 
-// ofThisHost are the magic numbers (statfs(2)) of file systems whose locks are
-// this host's alone, as the file system is, and their usual types.
-var ofThisHost = map[int64]string{
+// usual are the types of the file systems that most hosts have, by their magic
+// numbers (statfs(2)).
+var usual = map[int64]string{
 	unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs",
 	unix.OVERLAYFS_SUPER_MAGIC: "overlay", unix.F2FS_SUPER_MAGIC: "f2fs", 0x2FC12FC1: "zfs", 0xCA451A4E: "bcachefs",
 }
 
-// TypeAt is the type of the file system that an open file lies on, and whether
-// it is one of this host's alone. Without a look at mountinfo for the usual
-// ones, which takes longer than all the rest that is asked of the system.
-func TypeAt(fd int, path string) (name string, local bool) {
+// TypeAt is the type of the file system that an open file lies on. Without a
+// look at mountinfo for the usual ones, which takes longer than all the rest
+// that is asked of the system.
+func TypeAt(fd int, path string) string {
 	var info unix.Statfs_t
-	if unix.Fstatfs(fd, &info) == nil && ofThisHost[info.Type] != "" {
-		return ofThisHost[info.Type], true
+	if unix.Fstatfs(fd, &info) == nil && usual[info.Type] != "" {
+		return usual[info.Type]
 	}
-	fs := FileSystemAt(path)
-	return fs.Type, fs.Type != "" && !fs.Shared()
+	return FileSystemAt(path).Type
 }
 
 // FileSystemAt is the file system that a path lies on. It is found by the
@@ -68,52 +67,40 @@ func parseMount(line string) (FileSystem, bool) {
 	if len(fields) < 6 || !found || len(super) < 3 {
 		return FileSystem{}, false
 	}
-	major, minor, _ := strings.Cut(fields[2], ":")
-	ma, err1 := strconv.ParseUint(major, 10, 32)
-	mi, err2 := strconv.ParseUint(minor, 10, 32)
-	if err1 != nil || err2 != nil {
-		return FileSystem{}, false
-	}
-	return FileSystem{
-		Type:    super[0],
-		Source:  super[1],
-		device:  fmt.Sprintf("%02x:%02x", ma, mi),
-		options: append(strings.Split(fields[5], ","), strings.Split(super[2], ",")...),
-	}, true
+	var major, minor uint32
+	_, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor)
+	options := append(strings.Split(fields[5], ","), strings.Split(super[2], ",")...)
+	return FileSystem{super[0], super[1], fmt.Sprintf("%02x:%02x", major, minor), options}, err == nil
 }
 
 // SharedType tells whether a file system of this type may show an archive that
 // other hosts or other mounts see too, each with locks of its own.
 func SharedType(name string) bool {
+	overNetwork := []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p", "virtiofs"}
 	return slices.Contains(overNetwork, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
 }
-
-// overNetwork are the file systems whose locks other hosts may hold.
-var overNetwork = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p", "virtiofs"}
-
-// Shared tells whether processes of other hosts may hold locks there, which
-// the kernel's list does not show.
-func (fs FileSystem) Shared() bool { return SharedType(fs.Type) }
 
 // passNoLocksOn are the FUSE file systems of remote storage that leave locks to
 // the kernel, which keeps them to this host.
 var passNoLocksOn = []string{"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs", "fuse.vmhgfs-fuse"}
+
+// localLockOptions are mount options that keep locks to this host (nfs(5),
+// mount.cifs(8)), by the type of the file system.
+var localLockOptions = map[string][]string{
+	"nfs":  {"nolock", "local_lock=flock", "local_lock=all"},
+	"nfs4": {"nolock", "local_lock=flock", "local_lock=all"},
+	"cifs": {"nobrl"},
+	"smb3": {"nobrl"},
+}
 
 // HostLocal is a sentence that says why a lock on this file system excludes
 // runs of this host alone, though other hosts may write there too; "" when it
 // does not.
 func (fs FileSystem) HostLocal() string {
 	reason := ""
-	switch fs.Type {
-	case "nfs", "nfs4": // nfs(5)
-		for _, option := range []string{"nolock", "local_lock=flock", "local_lock=all"} {
-			if slices.Contains(fs.options, option) {
-				reason = "is mounted with the option " + option
-			}
-		}
-	case "cifs", "smb3": // mount.cifs(8)
-		if slices.Contains(fs.options, "nobrl") {
-			reason = "is mounted with the option nobrl"
+	for _, option := range localLockOptions[fs.Type] {
+		if slices.Contains(fs.options, option) {
+			reason = "is mounted with the option " + option
 		}
 	}
 	if slices.Contains(passNoLocksOn, fs.Type) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -20,16 +19,6 @@ type Place struct {
 
 // Record is where the record of this lock lies.
 func (at Place) Record() string { return at.Lock + ".meta" }
-
-// files are the folder and the file, as far as they exist.
-func (at Place) files() (found []File) {
-	for _, path := range []string{at.Folder, at.Lock} {
-		if f, ok := FileAt(path); ok {
-			found = append(found, f)
-		}
-	}
-	return found
-}
 
 // A Holder is a process that holds a lock, or waits for one, and how that is
 // known.
@@ -56,12 +45,14 @@ const (
 // one answer to "who holds it?" for a refusal, a wait and a status.
 type View struct {
 	Place
-	Holders  []Holder   // the one that the record describes first
+	Holders  []Holder // the one that the record describes first
+	Killed   *Record  // the run whose dcelock ended without a release, while what it started goes on
+	Recorded *Record  // the record as it was read, whatever it is worth; nil when there is none
+	Problem  error    // why a record that is there cannot be used
+	Replaced bool     // the holders of the folder hold no lock on the file that is at its path now
+
+	// Of a close look only.
 	Waiters  []Holder   // processes that wait for the folder's or the file's lock
-	Killed   *Record    // the run whose dcelock ended without a release, while what it started goes on
-	Recorded *Record    // the record as it was read, whatever it is worth; nil when there is none
-	Problem  error      // why a record that is there cannot be used
-	Replaced bool       // the holders of the folder hold no lock on the file that is at its path now
 	System   FileSystem // where the lock lies
 	Complete bool       // the kernel shows this process every holder that there is
 }
@@ -69,73 +60,70 @@ type View struct {
 // Look gives the view of a lock: all processes that hold the folder's or the
 // file's lock, each once, but this one and those that only wait, and the record
 // laid over them. With more files it looks for holders of those as well.
-func Look(at Place, more ...File) *View { return look(at, false, more) }
-
-// LookClosely is Look, and tells of the waiters, of the file system, and whether
-// the view is complete.
-func LookClosely(at Place, more ...File) *View { return look(at, true, more) }
-
-func look(at Place, closely bool, more []File) *View {
+func Look(at Place, closely bool, more ...File) *View {
 	v := &View{Place: at}
-	match := isAny(append(at.files(), more...))
+	files := append(at.files(), more...)
 	folder, _ := FileAt(at.Folder)
 	file, _ := FileAt(at.Lock)
 	found, hidden := map[int][]descriptor{}, map[int]bool{}
+	var onFile, elsewhere, held, inDoubt bool
 	pids := processes()
-	inDoubt, ofFile, gone := closely, false, false
 	for _, pid := range pids {
-		list, err := locked(strconv.Itoa(pid), match)
+		list, err := opened(pid, files)
 		hidden[pid] = errors.Is(err, fs.ErrPermission)
-		if len(list) == 0 {
+		if !slices.ContainsFunc(list, isLocked) {
+			found[pid] = list
 			continue
 		}
-		found[pid] = list
-		has := func(f File) bool {
-			return slices.ContainsFunc(list, func(d descriptor) bool { return d.lock.file.inode == f.Inode })
+		// Who has the folder's lock and asks for the file's is one who waits.
+		all, _ := descriptors(fmt.Sprint(pid), func(string, File) bool { return true })
+		for _, d := range all {
+			inDoubt = inDoubt || d.file == file && !d.locked
+			onFile = onFile || d.file == file
+			elsewhere = elsewhere || d.locked && d.file != file && d.file != folder
 		}
-		ofFile = ofFile || has(file)
-		// The folder's lock alone is that of one which waits for the file, or
-		// is about to ask for it; with another one, its file is gone from here.
-		all, _ := locked(strconv.Itoa(pid), func(string) bool { return true })
-		inDoubt = inDoubt || len(all) == 1 && has(folder)
-		gone = gone || !has(file) && (len(all) > 1 || !has(folder))
+		found[pid], held = list, true
 	}
-	var waits map[int]listed
+	var waits map[int]string
 	var took map[int]bool
-	if inDoubt || len(found) == 0 {
+	if closely || inDoubt || !held {
 		waits, took = v.list()
 	}
 	for _, pid := range pids {
+		list, unseen := found[pid], hidden[pid] && took[pid]
 		// Who waits for the file may have the folder, and waits all the same;
 		// who has what it waits for holds up itself and everybody else.
 		awaited, waiter := waits[pid]
-		waiter = waiter && !slices.ContainsFunc(found[pid], func(d descriptor) bool { return d.lock.file == awaited })
-		switch unseen := hidden[pid] && took[pid]; {
-		case waiter && (hidden[pid] || opens(pid, match)):
+		waiter = waiter && !slices.ContainsFunc(list, func(d descriptor) bool { return d.locked && d.lock.file == awaited })
+		switch {
+		case waiter && (hidden[pid] || len(list) > 0):
 			v.Waiters = append(v.Waiters, describe(pid))
-		case !waiter && (len(found[pid]) > 0 || unseen):
+		case !waiter && (unseen || slices.ContainsFunc(list, isLocked)):
 			h := describe(pid)
 			h.Shown, h.Unseen = true, unseen
-			for _, d := range found[pid] {
+			for _, d := range list {
 				h.takers = append(h.takers, d.lock.pid)
 			}
 			v.Holders = append(v.Holders, h)
 		}
 	}
-	v.Replaced = gone && len(v.Holders) > 0 && !ofFile
+	v.Replaced = elsewhere && !onFile && len(v.Holders) > 0
 	v.layRecord()
 	return v
 }
 
-// list reads the kernel's list of locks, which takes it some ten milliseconds to
-// give: the processes that wait for the folder or the file, and for which, and
-// those that took one of their locks.
-func (v *View) list() (waits map[int]listed, took map[int]bool) {
-	waits, took = map[int]listed{}, map[int]bool{}
+func isLocked(d descriptor) bool { return d.locked }
+
+// list reads the kernel's list of locks: the processes that wait for the folder
+// or the file, and for which, and those that took one of their locks.
+func (v *View) list() (waits map[int]string, took map[int]bool) {
+	waits, took = map[int]string{}, map[int]bool{}
 	v.System = FileSystemAt(filepath.Dir(v.Lock) + "/.")
 	locks, whole := kernelLocks()
-	v.Complete = whole && SeesAll() && !v.System.Shared() && v.System.Type != ""
-	here := listedAs(v.Place)
+	// /proc has to show every process of the host.
+	all := Self().PIDNamespace == firstPIDNamespace && procIsOurs()
+	v.Complete = whole && all && v.System.Type != "" && !SharedType(v.System.Type)
+	here := v.listed()
 	for _, l := range locks {
 		switch {
 		case !slices.Contains(here, l.file) || l.pid == os.Getpid():
@@ -164,22 +152,24 @@ func (v *View) layRecord() {
 	recorded := Holder{Record: record, State: record.State(), Source: FromRecord}
 	file, exists := FileAt(v.Lock)
 	i := slices.IndexFunc(v.Holders, func(h Holder) bool { return h.PID == record.PID })
+	alive := recorded.State.Alive()
 	switch {
-	case recorded.State.Alive() && i >= 0:
-		recorded.Shown, recorded.Unseen, recorded.takers = true, v.Holders[i].Unseen, v.Holders[i].takers
-		v.Holders = slices.Delete(v.Holders, i, i+1)
-	case recorded.State.Alive() && slices.ContainsFunc(v.Holders, func(h Holder) bool { return below(h.PID, record.PID) }):
 	case recorded.State == NotRunning:
-		if slices.ContainsFunc(v.Holders, func(h Holder) bool { return slices.Contains(h.takers, record.PID) }) {
+		if len(v.TakenBy(record.PID)) > 0 {
 			v.Killed = v.Recorded
 		}
 		return
-	case recorded.State == CannotTell && exists && record.LockID != "" && !strings.HasSuffix(record.LockID, fmt.Sprintf(":%d", file.Inode)):
-		return // a copy's; the device is each host's own on a network file system
-	case recorded.State.Alive():
-		if len(v.Holders) > 0 || !MayHold(record.PID, v.Place) {
+	case alive && i >= 0:
+		recorded.Shown, recorded.Unseen, recorded.takers = true, v.Holders[i].Unseen, v.Holders[i].takers
+		v.Holders = slices.Delete(v.Holders, i, i+1)
+	case alive && slices.ContainsFunc(v.Holders, func(h Holder) bool { return below(h.PID, record.PID) }):
+	case alive:
+		// Others hold it; or it is seen to hold nothing.
+		if _, hidden := opened(record.PID, nil); len(v.Holders) > 0 || hidden == nil {
 			return
 		}
+	case exists && record.LockID != "" && !strings.HasSuffix(record.LockID, fmt.Sprintf(":%d", file.Inode)):
+		return // a copy's; the device is each host's own on a network file system
 	}
 	v.Holders = slices.Insert(v.Holders, 0, recorded)
 }

@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// What the kernel shows of locks: its list of all that were taken, and beside
+// each descriptor of a process the lock of that open file description, which
+// shows those that inherited it too.
+
 // A File is the identity of a file or a folder, whatever its path is by now.
 type File struct {
 	Device uint64 // as stat(2) gives it
@@ -44,19 +48,16 @@ func fileBehind(fd string) (File, bool) {
 
 // A kernelLock is an flock(2) lock as the kernel shows it.
 type kernelLock struct {
-	waits  bool // for the lock, which another process has
-	shared bool // LOCK_SH: others may have it too
-	pid    int  // of the process that asked for it, which may be gone; 0 for one outside this PID namespace
-	file   listed
+	waits  bool   // for the lock, which another process has
+	shared bool   // LOCK_SH: others may have it too
+	pid    int    // of the process that asked for it, which may be gone; 0 for one outside this PID namespace
+	file   string // "fe:00:9978222": see listed
 }
 
 // listed is how the kernel names a file in its list of locks: by the device of
-// the superblock ("fe:00"), which is not stat's on some file systems, and the
-// inode. Two btrfs subvolumes may have files with one name.
-type listed struct {
-	device string
-	inode  uint64
-}
+// the superblock, which is not stat's on some file systems, and the inode. Two
+// btrfs subvolumes may have files with one name.
+func listed(device string, inode uint64) string { return fmt.Sprintf("%s:%d", device, inode) }
 
 // parseLock reads a line of /proc/locks (proc_locks(5)), or what follows
 // "lock:" in one of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)):
@@ -65,30 +66,22 @@ type listed struct {
 //	1: -> FLOCK  ADVISORY  WRITE 4250 fe:00:9978222 0 EOF
 func parseLock(line string) (l kernelLock, ok bool) {
 	fields := strings.Fields(line)
-	if len(fields) > 1 && fields[1] == "->" {
-		l.waits = true
+	if l.waits = len(fields) > 1 && fields[1] == "->"; l.waits {
 		fields = slices.Delete(fields, 1, 2)
 	}
 	if len(fields) < 6 || fields[1] != "FLOCK" {
 		return l, false
 	}
-	l.shared = fields[3] == "READ"
-	colon := strings.LastIndexByte(fields[5], ':')
-	if colon < 0 {
-		return l, false
-	}
-	var err1, err2 error
-	l.file.device = fields[5][:colon]
-	l.pid, err1 = strconv.Atoi(fields[4])
-	l.file.inode, err2 = strconv.ParseUint(fields[5][colon+1:], 10, 64)
-	return l, err1 == nil && err2 == nil
+	pid, err := strconv.Atoi(fields[4])
+	return kernelLock{l.waits, fields[3] == "READ", pid, fields[5]}, err == nil
 }
 
 // kernelLocks are the flock(2) locks that the kernel lists, and the processes
-// that wait for them. A process that shares a lock by inheritance is not
-// listed; and inside a PID namespace, locks taken outside of it are not. whole
-// tells that the list fits one page: of a longer one the kernel gives a page at
-// a time, and what comes and goes in between moves lines past the reader.
+// that wait for them, which takes it some ten milliseconds to give. A process
+// that shares a lock by inheritance is not listed; and inside a PID namespace,
+// locks taken outside of it are not. whole tells that the list fits one page: of
+// a longer one the kernel gives a page at a time, and what comes and goes in
+// between moves lines past the reader.
 func kernelLocks() (locks []kernelLock, whole bool) {
 	f, err := os.Open("/proc/locks")
 	if err != nil {
@@ -106,38 +99,37 @@ func kernelLocks() (locks []kernelLock, whole bool) {
 	return locks, n < os.Getpagesize()-longestLine
 }
 
-// A descriptor is one of a process's that has a lock, seen through /proc.
+// A descriptor is one that a process has open, seen through /proc.
 type descriptor struct {
-	path string // in /proc/PID/fd: opening it gives the same file, whatever its path is by now
-	lock kernelLock
+	path   string // in /proc/PID/fd: opening it gives the same file, whatever its path is by now
+	file   File
+	locked bool       // whether its open file description has a flock(2) lock
+	lock   kernelLock // that one
 }
 
-// locked finds the descriptors of a process ("self" or a pid) that have a
-// flock(2) lock, its own or one that it shares by inheritance, on a file that
-// matches, which is asked of the descriptor's path. The error is
+// descriptors finds those of a process ("self" or a pid) that match, of which
+// their path in /proc/PID/fd is asked, and the file behind it. The error is
 // fs.ErrPermission where this process may not look.
-func locked(process string, match func(fd string) bool) (found []descriptor, err error) {
+func descriptors(process string, match func(path string, f File) bool) (found []descriptor, err error) {
 	folder := "/proc/" + process
-	list, err := names(folder + "/fdinfo")
+	list, err := names(folder + "/fd")
 	if len(list) == 0 && err == nil {
 		// A main thread that has ended shows no descriptor, though the other
 		// threads have them.
 		threads, _ := names(folder + "/task")
 		for _, thread := range threads {
-			if list, _ = names(folder + "/task/" + thread + "/fdinfo"); len(list) > 0 {
+			if list, _ = names(folder + "/task/" + thread + "/fd"); len(list) > 0 {
 				folder += "/task/" + thread
 				break
 			}
 		}
 	}
 	for _, fd := range list {
-		// The other way around it would be three calls for a descriptor
-		// instead of one.
-		if !match(folder + "/fd/" + fd) {
-			continue
-		}
-		if l, ok := lockOf(folder + "/fdinfo/" + fd); ok {
-			found = append(found, descriptor{folder + "/fd/" + fd, l})
+		d := descriptor{path: folder + "/fd/" + fd}
+		var there bool
+		if d.file, there = fileBehind(d.path); there && match(d.path, d.file) {
+			d.lock, d.locked = lockOf(folder + "/fdinfo/" + fd)
+			found = append(found, d)
 		}
 	}
 	return found, err
@@ -145,7 +137,7 @@ func locked(process string, match func(fd string) bool) (found []descriptor, err
 
 // lockOf is the flock(2) lock that a file of /proc/PID/fdinfo shows.
 func lockOf(fdinfo string) (l kernelLock, ok bool) {
-	text, _ := readSmall(fdinfo)
+	text, _ := os.ReadFile(fdinfo)
 	for line := range strings.Lines(string(text)) {
 		if value, found := strings.CutPrefix(line, "lock:"); found && !ok {
 			l, ok = parseLock(value)

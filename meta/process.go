@@ -35,9 +35,8 @@ const (
 var Self = sync.OnceValue(func() Process {
 	p := Process{PID: os.Getpid(), PIDNamespace: namespace("pid"), TimeNamespace: namespace("time")}
 	p.Host, _ = os.Hostname()
-	if id, err := readSmall("/proc/sys/kernel/random/boot_id"); err == nil {
-		p.BootID = string(bytes.TrimSpace(id))
-	}
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	p.BootID = string(bytes.TrimSpace(id))
 	if s, err := readStat("self"); err == nil {
 		p.StartTicks = s.start
 	}
@@ -63,7 +62,7 @@ type State string
 // The states. NotRunning is only said with proof.
 const (
 	Running    State = "running"
-	Stopped    State = "stopped" // by a signal, with all of its threads
+	Stopped    State = "stopped" // by a signal, which stops all of its threads
 	NotRunning State = "not running"
 	CannotTell State = "cannot tell"
 )
@@ -78,9 +77,10 @@ func (r Record) State() State {
 	switch {
 	case bootKnown && r.BootID != self.BootID:
 		// Another host, which may have the same name, or an earlier boot of
-		// this one: proven where nobody else could have written the record
+		// this one: proven where no other host could have written the record
 		// and it is older than this boot.
-		if r.Host == self.Host && r.local && self.TimeNamespace == 0 && !r.Started.IsZero() && r.Started.Before(bootTime()) {
+		ours := r.Host == self.Host && r.FS != "" && !SharedType(r.FS) && self.TimeNamespace == 0
+		if ours && !r.Started.IsZero() && r.Started.Before(bootTime()) {
 			return NotRunning
 		}
 		return CannotTell
@@ -89,18 +89,14 @@ func (r Record) State() State {
 		return CannotTell
 	}
 	s, state := observe(r.PID)
+	another := s != nil && r.StartTicks != 0 && r.StartTicks != s.start
 	switch {
-	case !state.Alive():
-		return state
-	case s == nil || r.StartTicks == 0 || r.StartTicks == s.start:
-		if r.PID == self.PID && r.StartTicks == 0 {
-			return NotRunning // its pid is ours, and this process did not write it
-		}
-		return state
-	case r.TimeNamespace != self.TimeNamespace:
+	case state.Alive() && another && r.TimeNamespace != self.TimeNamespace:
 		return CannotTell
+	case another, r.PID == self.PID && r.StartTicks == 0:
+		return NotRunning // a reused pid, or this process's, which did not write that
 	}
-	return NotRunning // a reused pid
+	return state
 }
 
 // observe looks at the process that has a pid now. The stat is nil where /proc
@@ -116,20 +112,10 @@ func observe(pid int) (*stat, State) {
 		return nil, Running
 	case (s.state == 'Z' || s.state == 'X') && s.threads <= 1:
 		return nil, NotRunning
-	case s.state == 'T' && allStopped(pid):
+	case s.state == 'T':
 		return &s, Stopped
 	}
 	return &s, Running
-}
-
-func allStopped(pid int) bool {
-	threads, _ := names("/proc/" + strconv.Itoa(pid) + "/task")
-	for _, thread := range threads {
-		if s, err := readStat(strconv.Itoa(pid) + "/task/" + thread); err == nil && s.state != 'T' {
-			return false
-		}
-	}
-	return true
 }
 
 // Proven tells whether the recorded process runs beyond doubt: a pid alone may
@@ -154,9 +140,9 @@ type stat struct {
 	start   uint64 // clock ticks since boot
 }
 
-// readStat reads the stat of "self", a pid, or "PID/task/TID".
+// readStat reads the stat of "self", or a pid.
 func readStat(process string) (stat, error) {
-	data, err := readSmall("/proc/" + process + "/stat")
+	data, err := os.ReadFile("/proc/" + process + "/stat")
 	if err != nil {
 		return stat{}, err
 	}
@@ -184,17 +170,15 @@ func parseStat(line string) (stat, error) {
 // whole tells whether that is all of them up to the first process, or some
 // could not be seen.
 func Ancestors(pid int) (pids []int, whole bool) {
-	for of := pid; ; {
-		s, err := readStat(strconv.Itoa(of))
-		if err != nil || !procIsOurs() {
-			return pids, false
+	for procIsOurs() {
+		s, err := readStat(strconv.Itoa(pid))
+		if err != nil || s.parent == 0 {
+			return pids, err == nil && pid == 1
 		}
-		if s.parent == 0 {
-			return pids, of == 1
-		}
-		pids = append(pids, s.parent)
-		of = s.parent
+		pid = s.parent
+		pids = append(pids, pid)
 	}
+	return nil, false
 }
 
 // Before tells whether the recorded process was started before another one.
@@ -203,31 +187,16 @@ func (r Record) Before(pid int) bool {
 	return err == nil && r.StartTicks != 0 && r.StartTicks <= s.start
 }
 
-// ticksPerSecond is the unit of times in /proc/PID/stat, sysconf(_SC_CLK_TCK),
-// which Linux has fixed at 100 for programs.
-const ticksPerSecond = 100
-
 // bootTime is when this host was started, by its clock as it stands now.
-func bootTime() time.Time { return time.Now().Add(-age(0)) }
+func bootTime() time.Time { return timeOf(0) }
 
-// age is how long ago it was so many clock ticks after boot.
-func age(ticks uint64) time.Duration {
+// timeOf is when it was so many clock ticks after boot, by the clock as it stands
+// now. Linux has fixed sysconf(_SC_CLK_TCK) at 100 for programs.
+func timeOf(ticks uint64) time.Time {
+	const tick = time.Second / 100
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // a clock that every kernel in use has
-	return time.Duration(now.Nano()) - time.Duration(ticks)*(time.Second/ticksPerSecond)
-}
-
-// readSmall reads a file of /proc that fits one read. Without a file of Go's,
-// as the search for holders reads one for every descriptor that it finds.
-func readSmall(path string) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	buffer := make([]byte, 4096)
-	n, err := unix.Read(fd, buffer)
-	return buffer[:max(n, 0)], err
+	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(now.Nano())).UTC()
 }
 
 // names are the entries of a folder.

@@ -92,10 +92,10 @@ func TestState(t *testing.T) {
 		r    Record
 		want State
 	}{
-		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: before, local: true}, NotRunning},
-		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: time.Now(), local: true}, CannotTell},
-		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: before}, CannotTell},
-		{Record{Process: with(self, func(p *Process) { p.BootID, p.Host = "x", "x" }), Started: before, local: true}, CannotTell},
+		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: before, FS: "ext4"}, NotRunning},
+		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: time.Now(), FS: "ext4"}, CannotTell},
+		{Record{Process: with(self, func(p *Process) { p.BootID = "x" }), Started: before, FS: "nfs4"}, CannotTell},
+		{Record{Process: with(self, func(p *Process) { p.BootID, p.Host = "x", "x" }), Started: before, FS: "ext4"}, CannotTell},
 	} {
 		if state := c.r.State(); state != c.want {
 			t.Errorf("%+v is %s, want %s", c.r, state, c.want)

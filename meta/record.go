@@ -23,86 +23,75 @@ type Record struct {
 	Folder  string // the working directory
 	LockID  string // as File.ID makes it, of the lock file
 	FS      string // type of the file system that the writer saw, as in mount(8)
-
-	local bool // whether the record was read from a file system of this host
 }
 
 // unknown stands in place of a command that is not known: scripts grep that key,
 // and it may not be empty.
 const unknown = "unknown"
 
-// encode gives the text of the file. The first three lines are read by scripts
-// with grep and cut: their order, and that none is empty, is promised
-// (contract, "What is locked, and the record").
-func (r Record) encode() []byte {
-	var b bytes.Buffer
-	line := func(key, value string) {
-		if value != "" {
-			fmt.Fprintf(&b, "%s=%s\n", key, Printable(value))
-		}
-	}
-	number := func(key string, value uint64) {
-		if value != 0 {
-			line(key, strconv.FormatUint(value, 10))
-		}
-	}
-	line("pid", strconv.Itoa(r.PID))
-	line("started", r.Started.UTC().Format(time.RFC3339))
-	line("cmd", cmp.Or(r.Command, unknown))
-	line("host", r.Host)
-	line("user", r.User)
-	line("cwd", r.Folder)
-	line("boot_id", r.BootID)
-	number("start_ticks", r.StartTicks)
-	number("pid_ns", r.PIDNamespace)
-	number("time_ns", r.TimeNamespace)
-	line("lock_id", r.LockID)
-	line("fs", r.FS)
-	return b.Bytes()
+// fields are what a record holds behind pid and started, by their keys: each a
+// *string or a *uint64.
+func (r *Record) fields() []field {
+	return []field{{"cmd", &r.Command}, {"host", &r.Host}, {"user", &r.User}, {"cwd", &r.Folder}, {"boot_id", &r.BootID}, {"start_ticks", &r.StartTicks},
+		{"pid_ns", &r.PIDNamespace}, {"time_ns", &r.TimeNamespace}, {"lock_id", &r.LockID}, {"fs", &r.FS}}
 }
 
-// errNoPID is what parse says of text that names no process.
-var errNoPID = errors.New("it names no process (no usable pid= line)")
+type field struct {
+	key   string
+	value any
+}
+
+// encode gives the text of the file, without what is not known. The first three
+// lines are read by scripts with grep and cut: their order, and that none is
+// empty, is promised (contract, "What is locked, and the record").
+func (r Record) encode() []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "pid=%d\nstarted=%s\n", r.PID, r.Started.UTC().Format(time.RFC3339))
+	r.Command = cmp.Or(r.Command, unknown)
+	for _, f := range r.fields() {
+		switch value := f.value.(type) {
+		case *string:
+			if *value != "" {
+				fmt.Fprintf(&b, "%s=%s\n", f.key, Printable(*value))
+			}
+		case *uint64:
+			if *value != 0 {
+				fmt.Fprintf(&b, "%s=%d\n", f.key, *value)
+			}
+		}
+	}
+	return b.Bytes()
+}
 
 // parse reads the text of a record as untrusted input: the first line of a key
 // counts, as in the scripts' `grep | head -1`; keys it does not know are
 // passed over; a key that cannot be used is as good as absent, but for the
 // pid, without which there is no record.
-func parse(data []byte) (Record, error) {
+func parse(data []byte) (r Record, err error) {
 	values := map[string]string{}
 	for line := range strings.Lines(string(data)) {
 		key, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), "=")
 		if _, seen := values[key]; ok && !seen {
-			values[key] = value
+			values[key] = strings.TrimSpace(value)
 		}
 	}
-	raw := func(key string) string { return strings.TrimSpace(values[key]) }
-	number := func(key string) uint64 {
-		n, _ := strconv.ParseUint(raw(key), 10, 64)
-		return n
-	}
-
 	// kill(2) takes 0 and negative numbers for process groups, and a pid
 	// is a 32-bit number: nothing else may go further than this line.
-	pid, err := strconv.ParseInt(raw("pid"), 10, 32)
+	pid, err := strconv.ParseInt(values["pid"], 10, 32)
 	if err != nil || pid < 1 {
-		return Record{}, errNoPID
+		return Record{}, errors.New("it names no process (no usable pid= line)")
 	}
-	started, _ := time.Parse(time.RFC3339, raw("started")) // zero when it is none
-	return Record{
-		Process: Process{
-			PID:           int(pid),
-			Host:          shown(raw("host")),
-			BootID:        shown(raw("boot_id")),
-			StartTicks:    number("start_ticks"),
-			PIDNamespace:  number("pid_ns"),
-			TimeNamespace: number("time_ns"),
-		},
-		Started: started.UTC(),
-		Command: cmp.Or(shown(raw("cmd")), unknown),
-		User:    shown(raw("user")),
-		Folder:  shown(raw("cwd")),
-		LockID:  shown(raw("lock_id")),
-		FS:      shown(raw("fs")),
-	}, nil
+	r.PID = int(pid)
+	r.Started, _ = time.Parse(time.RFC3339, values["started"]) // zero when it is none
+	r.Started = r.Started.UTC()
+	for _, f := range r.fields() {
+		switch value := f.value.(type) {
+		case *string:
+			*value = shown(values[f.key])
+		case *uint64:
+			*value, _ = strconv.ParseUint(values[f.key], 10, 64)
+		}
+	}
+	r.Command = cmp.Or(r.Command, unknown)
+	return r, nil
 }

@@ -2,10 +2,12 @@ package meta
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -30,27 +32,25 @@ const (
 
 // Print writes a status, as text or as one JSON object, all at once.
 func (s Status) Print(out io.Writer, asJSON bool) error {
-	var b bytes.Buffer
+	text := s.text()
 	if asJSON {
-		s.encode(&b)
-	} else {
-		s.describe(&b)
+		var b bytes.Buffer
+		encoder := json.NewEncoder(&b)
+		encoder.SetEscapeHTML(false)
+		_ = encoder.Encode(s.facts()) // numbers and texts, which always encode
+		text = b.String()
 	}
-	_, err := out.Write(b.Bytes())
+	_, err := io.WriteString(out, text)
 	return err
 }
 
-// describe writes a status as text, one fact a line. The first five lines are
-// read by scripts.
-func (s Status) describe(out io.Writer) {
+// text is a status with one fact a line. The first five lines are read by scripts.
+func (s Status) text() string {
+	var b strings.Builder
 	line := func(key, format string, args ...any) {
-		fmt.Fprintf(out, "%s: %s\n", key, Printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(&b, "%s: %s\n", key, Printable(fmt.Sprintf(format, args...)))
 	}
-	config := s.Config
-	if config == "" {
-		config = "none, DCE_SCRAPE_LOCK_FILE names the lock"
-	}
-	line("config", "%s", config)
+	line("config", "%s", cmp.Or(s.Config, "none, DCE_SCRAPE_LOCK_FILE names the lock"))
 	line("lock", "%s", s.Lock)
 	switch {
 	case s.State == Held:
@@ -70,16 +70,16 @@ func (s Status) describe(out io.Writer) {
 		}
 	}
 	if s.Killed != nil {
-		line("note", "dcelock pid %d was killed, and what it had started goes on: %s", s.Killed.PID, s.Killed.Command)
+		line("note", "%s", s.killed())
 	}
 	if s.Replaced {
-		line("note", "the lock file was removed or replaced while that run holds the lock")
+		line("note", replaced)
 	}
 	if s.Problem != nil {
 		line("record", "cannot be used: %v", s.Problem)
 	}
 	for _, w := range s.Waiters {
-		line("waiter", "%s", w.sentence())
+		line("waiter", "%s: %s", w.summary(), w.Command)
 	}
 	if s.System.Type != "" {
 		line("file system", "%s (%s)", s.System.Source, s.System.Type)
@@ -87,75 +87,51 @@ func (s Status) describe(out io.Writer) {
 	if local := s.System.HostLocal(); local != "" {
 		line("warning", "%s", local)
 	}
+	return b.String()
 }
 
-// encode writes a status as one JSON object, with the same facts.
-func (s Status) encode(out io.Writer) {
-	encoder := json.NewEncoder(out)
-	encoder.SetEscapeHTML(false)
-	problem, killed := "", (*int)(nil)
+// facts are the same in JSON, by their keys; what is not known is null.
+func (s Status) facts() map[string]any {
+	var problem, killed any
 	if s.Problem != nil {
 		problem = Printable(s.Problem.Error())
 	}
 	if s.Killed != nil {
-		killed = &s.Killed.PID
+		killed = s.Killed.PID
 	}
-	_ = encoder.Encode(struct { // numbers and texts, which always encode
-		Config   *string   `json:"config"`
-		Lock     string    `json:"lock"`
-		Exists   bool      `json:"lock_file_exists"`
-		State    LockState `json:"state"`
-		Replaced bool      `json:"lock_file_replaced"`
-		Record   string    `json:"record"`
-		Problem  *string   `json:"record_problem"`
-		Killed   *int      `json:"killed_pid"`
-		Holders  []process `json:"holders"`
-		Waiters  []process `json:"waiters"`
-		Type     *string   `json:"file_system"`
-		Source   *string   `json:"file_system_source"`
-		Local    *string   `json:"locks_local_because"`
-	}{known(s.Config), s.Lock, s.Exists, s.State, s.Replaced, s.Place.Record(), known(problem), killed, s.inJSON(s.Holders), s.inJSON(s.Waiters),
-		known(s.System.Type), known(Printable(s.System.Source)), known(s.System.HostLocal())})
+	return map[string]any{
+		"config": known(s.Config), "lock": s.Lock, "lock_file_exists": s.Exists, "lock_file_replaced": s.Replaced, "state": s.State,
+		"record": s.Place.Record(), "record_problem": problem, "killed_pid": killed,
+		"holders": s.factsOf(s.Holders), "waiters": s.factsOf(s.Waiters),
+		"file_system": known(s.System.Type), "file_system_source": known(Printable(s.System.Source)), "locks_local_because": known(s.System.HostLocal()),
+	}
 }
 
-// A process is a Holder in JSON; what is not known is null.
-type process struct {
-	PID     int     `json:"pid"`
-	State   State   `json:"state"`
-	Started *string `json:"started"`
-	Age     *int64  `json:"age_seconds"`
-	Command string  `json:"cmd"`
-	User    *string `json:"user"`
-	Host    *string `json:"host"`
-	Folder  *string `json:"cwd"`
-	Source  Source  `json:"source"`
-	Left    *int    `json:"left_behind_by_pid"`
-	Unseen  bool    `json:"unseen"`
+func (s Status) factsOf(holders []Holder) []map[string]any {
+	list := make([]map[string]any, 0, len(holders)) // never null
+	for _, h := range holders {
+		facts := map[string]any{
+			"pid": h.PID, "state": h.State, "started": nil, "age_seconds": nil, "cmd": h.Command, "user": known(h.User), "host": known(h.Host),
+			"cwd": known(h.Folder), "source": h.Source, "left_behind_by_pid": nil, "unseen": h.Unseen,
+		}
+		if !h.Started.IsZero() {
+			facts["started"] = Timestamp(h.Started)
+		}
+		if age, ok := h.age(); ok {
+			facts["age_seconds"] = int64(age / time.Second)
+		}
+		if s.Killed != nil && slices.Contains(h.takers, s.Killed.PID) {
+			facts["left_behind_by_pid"] = s.Killed.PID
+		}
+		list = append(list, facts)
+	}
+	return list
 }
 
 // known is a text in JSON, null when it is empty.
-func known(s string) *string {
-	if s == "" {
+func known(text string) any {
+	if text == "" {
 		return nil
 	}
-	return &s
-}
-
-func (s Status) inJSON(holders []Holder) []process {
-	list := make([]process, 0, len(holders)) // never null
-	for _, h := range holders {
-		p := process{PID: h.PID, State: h.State, Command: h.Command, User: known(h.User), Host: known(h.Host), Folder: known(h.Folder), Source: h.Source, Unseen: h.Unseen}
-		if !h.Started.IsZero() {
-			p.Started = known(Timestamp(h.Started))
-		}
-		if age, ok := h.age(); ok {
-			seconds := int64(age / time.Second)
-			p.Age = &seconds
-		}
-		if s.Killed != nil && slices.Contains(h.takers, s.Killed.PID) {
-			p.Left = &s.Killed.PID
-		}
-		list = append(list, p)
-	}
-	return list
+	return text
 }

@@ -1,9 +1,9 @@
 package meta
 
 import (
+	"cmp"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 )
@@ -20,16 +20,18 @@ func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
 	if waited > 0 {
 		lines = append(lines, fmt.Sprintf("gave up after waiting for %s", Duration(waited)))
 	}
-	if again != "" {
-		lines = append(lines, "to wait for it: "+again)
-	} else {
-		lines = append(lines, "to wait for it: the same command line with --wait 1h put in behind dcelock")
-	}
-	return append(lines, v.advice()...)
+	again = cmp.Or(again, "the same command line with --wait 1h put in behind dcelock")
+	return append(append(lines, "to wait for it: "+again), v.advice()...)
 }
 
 // mostDescribed is how many holders are described; the advice names them all.
 const mostDescribed = 3
+
+const replaced = "the lock file was removed or replaced while that run holds the lock; there is nothing to repair"
+
+func (v *View) killed() string {
+	return fmt.Sprintf("dcelock pid %d (started %s) was killed, by whom is not known, and what it had started goes on: %s", v.Killed.PID, Timestamp(v.Killed.Started), v.Killed.Command)
+}
 
 // Who says who holds the lock.
 func (v *View) Who() (lines []string) {
@@ -37,18 +39,21 @@ func (v *View) Who() (lines []string) {
 	case v.Problem != nil:
 		lines = append(lines, fmt.Sprintf("the record of the holder cannot be used: %v", v.Problem))
 	case v.Killed != nil:
-		lines = append(lines, fmt.Sprintf("dcelock pid %d (started %s) was killed, by whom is not known, and what it had started goes on: %s", v.Killed.PID, Timestamp(v.Killed.Started), v.Killed.Command))
+		lines = append(lines, v.killed())
 	case len(v.Holders) > 0 && v.Holders[0].Source != FromRecord:
 		lines = append(lines, "the holder left no record")
 	}
 	for _, h := range v.Holders[:min(len(v.Holders), mostDescribed)] {
-		lines = append(lines, h.lines()...)
+		lines = append(lines, fmt.Sprintf("Holder %s: %s", h.summary(), h.Command))
+		if about := h.about(); about != "" {
+			lines = append(lines, about)
+		}
 	}
 	if more := len(v.Holders) - mostDescribed; more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more with it; dcelock --status shows them all", more))
 	}
 	if v.Replaced {
-		lines = append(lines, "the lock file was removed or replaced while that run holds the lock; there is nothing to repair")
+		lines = append(lines, replaced)
 	}
 	return lines
 }
@@ -56,49 +61,36 @@ func (v *View) Who() (lines []string) {
 // advice says how to stop the holders: by every process that the kernel shows
 // to hold the lock, and none that it shows not to.
 func (v *View) advice() (lines []string) {
-	pids, sudo, stopped := v.pids()
-	mayBeMore := slices.ContainsFunc(v.Holders, func(h Holder) bool { return h.Unseen })
-	switch {
-	case len(pids) == 0 && len(v.Holders) > 0 && v.Holders[0].State == CannotTell:
-		return append(lines, fmt.Sprintf("it runs elsewhere (another host or container%s): to stop it, look for it there", On(v.Holders[0].Host)))
-	case len(pids) == 0 && os.Geteuid() == 0:
-		return append(lines, "no process can be seen here that holds it: look for it in the containers and on the hosts that share this archive")
-	case len(pids) == 0:
-		return append(lines, "no process can be seen that holds it; another user's can, with: "+v.asRoot())
-	}
-	if stopped {
-		lines = append(lines, fmt.Sprintf("it is stopped and does not end by itself; to let it go on: fg in its terminal, or %skill -CONT %s", sudo, pids))
-	}
-	if mayBeMore {
-		lines = append(lines, "it is another user's, and what else holds the lock with it cannot be seen; to see all: "+v.asRoot())
-	}
-	stop := "to stop it: " + sudo + "kill " + pids
-	if stopped {
-		stop += "; " + sudo + "kill -CONT " + pids
-	}
-	return append(lines, stop)
-}
-
-// pids are the processes to stop, and what has to stand before a kill of them.
-func (v *View) pids() (list, sudo string, stopped bool) {
-	own := UserName(os.Geteuid())
-	var numbers []string
+	var pids, sudo string
+	var stopped, unseen bool
 	for _, h := range v.Holders {
 		if !h.Shown {
 			continue
 		}
-		numbers = append(numbers, fmt.Sprint(h.PID))
-		stopped = stopped || h.State == Stopped
-		if os.Geteuid() != 0 && h.User != own {
+		pids += fmt.Sprintf(" %d", h.PID)
+		stopped, unseen = stopped || h.State == Stopped, unseen || h.Unseen
+		if os.Geteuid() != 0 && h.User != UserName(os.Geteuid()) {
 			sudo = "sudo "
 		}
 	}
-	return strings.Join(numbers, " "), sudo, stopped
-}
-
-// asRoot is the command that shows the superuser what cannot be seen here.
-func (v *View) asRoot() string {
-	return "sudo " + Summary([]string{"env", "DCE_SCRAPE_LOCK_FILE=" + v.Lock, os.Args[0], "--status"})
+	asRoot := "sudo " + Summary([]string{"env", "DCE_SCRAPE_LOCK_FILE=" + v.Lock, os.Args[0], "--status"})
+	switch {
+	case pids == "" && len(v.Holders) > 0 && v.Holders[0].State == CannotTell:
+		return []string{fmt.Sprintf("it runs elsewhere (another host or container%s): to stop it, look for it there", On(v.Holders[0].Host))}
+	case pids == "" && os.Geteuid() == 0:
+		return []string{"no process can be seen here that holds it: look for it in the containers and on the hosts that share this archive"}
+	case pids == "":
+		return []string{"no process can be seen that holds it; another user's can, with: " + asRoot}
+	}
+	stop := "to stop it: " + sudo + "kill" + pids
+	if stopped {
+		lines = append(lines, fmt.Sprintf("it is stopped and does not end by itself; to let it go on: fg in its terminal, or %skill -CONT%s", sudo, pids))
+		stop += "; " + sudo + "kill -CONT" + pids
+	}
+	if unseen {
+		lines = append(lines, "it is another user's, and what else holds the lock with it cannot be seen; to see all: "+asRoot)
+	}
+	return append(lines, stop)
 }
 
 // On says on which host, "" for one that is not known.
@@ -109,18 +101,7 @@ func On(host string) string {
 	return ", on " + host
 }
 
-// lines are what is known of a holder.
-func (h Holder) lines() []string {
-	lines := []string{"Holder " + h.sentence()}
-	if about := h.about(); about != "" {
-		lines = append(lines, about)
-	}
-	return lines
-}
-
-// sentence is the phrase that a holder is known by.
-func (h Holder) sentence() string { return h.summary() + ": " + h.Command }
-
+// summary is the phrase that a holder is known by.
 func (h Holder) summary() string {
 	return fmt.Sprintf("pid %d (%s, started %s)", h.PID, h.State, Timestamp(h.Started))
 }
@@ -177,22 +158,21 @@ func Timestamp(t time.Time) string {
 
 // Duration is d as people say it, in its two largest units: "2h13m", "11d13h".
 func Duration(d time.Duration) string {
-	if d < 10*time.Second {
-		return d.Round(10 * time.Millisecond).String()
+	unit := time.Minute
+	switch {
+	case d >= 48*time.Hour:
+		hours := int64(d / time.Hour)
+		return strings.TrimSuffix(fmt.Sprintf("%dd%dh", hours/24, hours%24), "0h")
+	case d < 10*time.Second:
+		unit = 10 * time.Millisecond
+	case d < time.Hour:
+		unit = time.Second
 	}
-	s := int64(d / time.Second)
-	units := []struct {
-		name    string
-		seconds int64
-	}{{"d", 86400}, {"h", 3600}, {"m", 60}, {"s", 1}}
-	for i, u := range units[:3] {
-		if most := u.seconds; s >= most && (u.name != "d" || s >= 2*most) {
-			text := fmt.Sprintf("%d%s", s/most, u.name)
-			if rest := s % most / units[i+1].seconds; rest > 0 {
-				text += fmt.Sprintf("%d%s", rest, units[i+1].name)
-			}
-			return text
+	text := d.Truncate(unit).String()
+	for _, none := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, none) {
+			text = text[:len(text)-2]
 		}
 	}
-	return fmt.Sprintf("%ds", s)
+	return text
 }

@@ -106,14 +106,15 @@ func TestSharedLockAboveIsNotNested(t *testing.T) {
 }
 
 // excludeEachOther is a script of bash -c, with DCELOCK CONFIG FILE behind it. It
-// starts two runs at once, and prints of each that it runs, or how it ended.
+// starts two runs at once, and prints of each that it runs, or how it ended,
+// sorted.
 const excludeEachOther = `
 mkfifo "$2.ended" "$2.go"
 exec 7<>"$2.ended" 8<>"$2.go"
 job() { "$0" --config "$1" -- sh -c 'echo runs >&7; read -r _ <&8' >&7 2>"$2.err.$3"; echo "status $?" >&7; }
 job "$@" 1 & job "$@" 2 &
 read -r one <&7; read -r two <&7
-echo "$one, $two"
+printf '%s\n' "$one" "$two" | sort | paste -sd,
 printf 'x\nx\n' >&8; wait
 grep -h . "$2".err.* >&2; exit 0
 `
@@ -154,7 +155,7 @@ func TestCopyInsideARunIsNotNested(t *testing.T) {
 	write(t, s.b+"/config/scrape-targets.json", fmt.Sprintf(`{"archive_root": %q}`, copied))
 	r := s.dcelock("--config", "config/scrape-targets.json", "--", "bash", "-c", `cp -a "$1" "$2"; grep -q "^pid=$PPID$" "$2/.dce-scrape.lock.meta" || exit 3; shift 2; bash -c "$@"`, "bash",
 		s.root, copied, excludeEachOther, binary, s.b+"/config/scrape-targets.json", s.b+"/job").run(t)
-	if r.status != 0 || r.stdout != "runs, status 1\n" || !strings.Contains(r.stderr, "already running (lock: "+copied+"/.dce-scrape.lock)") {
+	if r.status != 0 || r.stdout != "runs,status 1\n" || !strings.Contains(r.stderr, "already running (lock: "+copied+"/.dce-scrape.lock)") {
 		t.Errorf("%+v", r)
 	}
 	s.free()
@@ -206,7 +207,7 @@ func TestDaemonOfAFinishedRunIsNotNested(t *testing.T) {
 		goOn, told := start(s, []string{"--close"}, []string{"bash", "-c", excludeEachOther, binary, s.a + "/config/scrape-targets.json", s.b + "/job"})
 		s.free()
 		goOn()
-		if out := told(); !strings.HasPrefix(out, "runs, status 1\n") || !strings.Contains(out, "already running") {
+		if out := told(); !strings.HasPrefix(out, "runs,status 1\n") || !strings.Contains(out, "already running") {
 			t.Errorf("%s", out)
 		}
 		s.free()

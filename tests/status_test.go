@@ -141,7 +141,7 @@ func TestStatus(t *testing.T) {
 		j.Holders[0].Source != "kernel" || j.Holders[0].State != "running" || j.Holders[0].Left == nil || *j.Holders[0].Left != pid {
 		t.Errorf("%+v", j)
 	}
-	if facts, r = s.status(t, 1); facts["state"] != "held (active scrape)" || !strings.Contains(r.stdout, fmt.Sprintf("dcelock pid %d was killed", pid)) {
+	if facts, r = s.status(t, 1); facts["state"] != "held (active scrape)" || !strings.Contains(r.stdout, fmt.Sprintf("note: dcelock pid %d (started ", pid)) {
 		t.Errorf("%s", r.stdout)
 	}
 	holder.end()
