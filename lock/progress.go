@@ -47,19 +47,20 @@ func (w *waiter) name(view *meta.View) {
 	}
 }
 
-// tell says what has changed: in a log that another run has the lock now, on a
-// terminal also how long this has been going on.
+// tell says for whom this run waits, then what has changed: in a log that another
+// run has the lock now, on a terminal also how long this has been going on.
 func (w *waiter) tell() {
-	if w.told == 0 || w.log.Quiet > 0 {
-		return
-	}
-	if w.told < 0 || !holds(w.told, w.at) {
+	switch {
+	case w.told == 0:
+		w.announce(w.look())
+	case w.log.Quiet > 0:
+	case w.told < 0 || !holds(w.told, w.at):
 		if view := w.look(); len(view.Holders) > 0 && view.Holders[0].PID != w.told {
 			w.clear()
 			w.name(view)
 		}
 	}
-	if onTerminal() {
+	if onTerminal() && w.log.Quiet == 0 {
 		w.count()
 	}
 }

@@ -120,52 +120,30 @@ func (w *waiter) queue(fd int, path string) error {
 	}
 	done := make(chan error, 1)
 	go func() { done <- lockOpen(fd, path, true) }()
-	if !recordedHolds(w.at) {
-		select {
-		case err := <-done:
-			return err
-		case <-time.After(grace):
-		}
+	moment := grace
+	if record, err := meta.Read(w.at.Record()); err == nil && record.Proven() && holds(record.PID, w.at) {
+		moment = 1 // its own process holds the lock: it is no momentary holder
 	}
-	if w.left() > 0 {
-		w.announce(w.look())
-		if err, ended := w.watch(done); ended {
-			return err
-		}
-	}
-	held := &HeldError{View: w.look()}
-	select {
-	case err := <-done: // given while this process looked for who has it
-		return err
-	default:
-		return w.gaveUp(held)
-	}
-}
-
-// watch waits for what the kernel answers, and says what is worth to be said
-// meanwhile; ended is false when the time is up.
-func (w *waiter) watch(done <-chan error) (err error, ended bool) {
-	timer := time.NewTimer(w.left())
-	defer timer.Stop()
-	tick := time.NewTicker(w.pace())
-	defer tick.Stop()
+	tick, timeUp := time.NewTicker(moment), time.After(max(moment, w.left()))
 	for {
 		select {
 		case err := <-done:
-			return err, true
+			return err
 		case <-tick.C:
-			w.tell()
-		case <-timer.C:
-			return nil, false
+			if w.left() > 0 {
+				w.tell()
+				tick.Reset(w.pace())
+			}
+		case <-timeUp:
+			held := &HeldError{View: w.look()}
+			select {
+			case err := <-done: // given while this process looked for who has it
+				return err
+			default:
+				return w.gaveUp(held)
+			}
 		}
 	}
-}
-
-// recordedHolds tells whether the record's own process is seen to hold the
-// lock: then it is no momentary holder.
-func recordedHolds(at meta.Place) bool {
-	record, err := meta.Read(at.Record())
-	return err == nil && record.Proven() && holds(record.PID, at)
 }
 
 func holds(pid int, at meta.Place) bool {
