@@ -16,26 +16,25 @@ import (
 func configOf(command []string) (source, bool) {
 	words := scriptWords(command)
 	for _, path := range valuesOf("--config", words) {
-		if namesArchiveRoot(path) {
-			return source{absolute(path), "named by the command's own words"}, true
+		own := source{path, "named by the command's own words"}
+		if _, names, _ := readConfig(own); names {
+			return own, true
 		}
 	}
-	if root := checkoutOf(words); root != "" {
-		return source{defaultConfig(root), "the default of the checkout that the command lies in"}, true
-	}
-	return source{}, false
+	root := checkoutOf(words)
+	return source{defaultConfig(root), "the default of the checkout that the command lies in"}, root != ""
 }
 
-// scriptWords are a command's words, and those of the scripts among them, as
-// `sh -c` has one: near enough, for what is looked for, without a shell's rules.
+// scriptWords are a command's words, and behind each those of the script that it
+// may be, as `sh -c` has one: near enough, without a shell's rules.
 func scriptWords(command []string) (words []string) {
 	const most = 1000 // a command with more is one with a long list of files
 	for _, word := range command[:min(len(command), most)] {
-		parts := []string{word}
-		if strings.ContainsAny(word, " \n;&|") && !exists(word) {
-			parts = strings.FieldsFunc(word, func(r rune) bool { return strings.ContainsRune(" \t\n;&|()'\"", r) })
+		words = append(words, word)
+		apart := func(r rune) bool { return strings.ContainsRune(" \t\n;&|()'\"", r) }
+		if parts := strings.FieldsFunc(word, apart); len(parts) > 1 {
+			words = append(words, parts...)
 		}
-		words = append(words, parts...)
 	}
 	return words
 }
@@ -43,12 +42,10 @@ func scriptWords(command []string) (words []string) {
 // valuesOf are the values that an option is given, as the next word or after =.
 func valuesOf(option string, words []string) (values []string) {
 	for i, word := range words {
-		value, ok := strings.CutPrefix(word, option+"=")
-		if word == option && i+1 < len(words) {
-			value, ok = words[i+1], true
-		}
-		if ok && value != "" {
+		if value, ok := strings.CutPrefix(word, option+"="); ok {
 			values = append(values, value)
+		} else if word == option && i+1 < len(words) {
+			values = append(values, words[i+1])
 		}
 	}
 	return values
@@ -59,14 +56,10 @@ func valuesOf(option string, words []string) (values []string) {
 // `timeout 6h ./scripts/run.sh`, so that the first word counts that is one.
 func checkoutOf(words []string) string {
 	for _, word := range words {
-		if !strings.Contains(word, "/") {
+		if !strings.Contains(word, "/") || executable(word) != nil {
 			continue
 		}
-		info, err := os.Stat(word)
-		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-			continue
-		}
-		if root := repositoryRoot(realFolder(word)); exists(defaultConfig(root)) {
+		if root := repositoryRoot(word); exists(defaultConfig(root)) {
 			return root
 		}
 	}
@@ -74,43 +67,44 @@ func checkoutOf(words []string) string {
 }
 
 // envFileOf is the file of variables that a runner of this kind reads before it
-// locks; "" where there is none.
-func envFileOf(command []string) string {
+// locks, and those that it sets there by NAME=VALUE lines, as a shell reads them.
+func envFileOf(command []string) (file string, variables map[string]string) {
 	words := scriptWords(command)
 	named := append(valuesOf("--env-file", words), os.Getenv("DCE_ENV_FILE"))
 	if root := checkoutOf(words); root != "" {
 		named = append(named, filepath.Join(root, "scrape.env"))
 	}
-	return cmp.Or(named...)
-}
-
-// variableIn is the value that a file of NAME=VALUE lines, as a shell reads
-// them, gives to a variable; false where it gives it none.
-func variableIn(file, name string) (value string, ok bool) {
+	file = cmp.Or(named...)
 	data, _ := os.ReadFile(file)
+	variables = map[string]string{}
 	for line := range strings.Lines(string(data)) {
-		line = strings.TrimPrefix(strings.TrimSpace(line), "export ")
-		if v, found := strings.CutPrefix(strings.TrimSpace(line), name+"="); found {
-			value, ok = strings.Trim(v, `"'`), true
-		}
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		variables[strings.TrimSpace(strings.TrimPrefix(name, "export "))] = strings.Trim(value, `"'`)
 	}
-	return value, ok
+	return file, variables
 }
 
 func defaultConfig(root string) string { return filepath.Join(root, "config", "scrape-targets.json") }
 
-// repositoryRoot is DCE_REPO_ROOT; else the nearest folder at or above folder
-// that holds .git; else the parent of a folder named config; else folder itself.
-func repositoryRoot(folder string) string {
-	if root := os.Getenv("DCE_REPO_ROOT"); root != "" {
-		return realFolder(root + "/.")
+// repositoryRoot is DCE_REPO_ROOT; else the nearest folder at or above start, a
+// file or folder, that holds .git; else the parent of a folder named config;
+// else the starting folder. It is absolute and without links, so that one
+// checkout has one root however it is reached.
+func repositoryRoot(start string) string {
+	variable := os.Getenv("DCE_REPO_ROOT")
+	folder := absolute(cmp.Or(variable, start))
+	if resolved, err := filepath.EvalSymlinks(folder); err == nil {
+		folder = resolved
 	}
-	for above := folder; ; above = filepath.Dir(above) {
-		if exists(filepath.Join(above, ".git")) {
+	if variable != "" {
+		return folder
+	}
+	if !exists(folder + "/.") {
+		folder = filepath.Dir(folder)
+	}
+	for above, below := folder, ""; above != below; above, below = filepath.Dir(above), above {
+		if exists(above + "/.git") {
 			return above
-		}
-		if above == "/" {
-			break
 		}
 	}
 	if filepath.Base(folder) == "config" {
@@ -124,53 +118,12 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// realFolder is the folder that a file lies in, absolute and without links, so
-// that one checkout has one root however it is reached; of a file that does not
-// exist, as far as it can be told.
-func realFolder(path string) string {
-	if resolved, err := filepath.EvalSymlinks(absolute(path)); err == nil {
-		if info, err := os.Stat(resolved); err == nil && info.IsDir() {
-			return resolved
-		}
-		return filepath.Dir(resolved)
-	}
-	folder, _ := physical(folderOf(path))
-	return folder
-}
-
-// physical is the absolute path of a folder, without links.
-func physical(path string) (string, error) {
-	if !strings.HasPrefix(path, "/") {
-		// os.Getwd goes by the variable PWD, which may lead through links.
-		cwd, err := syscall.Getwd()
-		if err != nil {
-			return "", err
-		}
-		path = cwd + "/" + path
-	}
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		return resolved, nil
-	}
-	return filepath.Clean(path), nil
-}
-
 // absolute is path made absolute without a look at the file system, so that
-// what is said of it can be found from anywhere.
+// what is said of it can be found from anywhere. Not filepath.Abs, which goes by
+// the variable PWD, and takes "link/.." for nothing.
 func absolute(path string) string {
 	if cwd, err := syscall.Getwd(); err == nil && !strings.HasPrefix(path, "/") {
 		return cwd + "/" + strings.TrimPrefix(path, "./")
 	}
 	return path
-}
-
-// namesArchiveRoot tells whether a file is a scrape config: a JSON object with
-// an archive_root.
-func namesArchiveRoot(path string) bool {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return false
-	}
-	config, _ := parseObject(data)
-	_, ok := config["archive_root"]
-	return ok
 }

@@ -1,9 +1,9 @@
 package lock
 
 import (
+	"cmp"
 	"errors"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -22,49 +22,37 @@ type Command struct {
 // one is known before anything is locked. Its errors are of kind NotFound and
 // CannotRun.
 func LookUp(words []string) (Command, error) {
-	name := words[0]
-	if strings.Contains(name, "/") {
-		if err := executable(name); err != nil {
-			return Command{}, cannotRun(name, err)
+	paths := words[:1]
+	if !strings.Contains(words[0], "/") {
+		search, ok := os.LookupEnv("PATH")
+		if !ok {
+			search = "/bin:/usr/bin" // confstr(3), _CS_PATH
 		}
-		return Command{words, name}, nil
-	}
-	search, ok := os.LookupEnv("PATH")
-	if !ok {
-		search = "/bin:/usr/bin" // confstr(3), _CS_PATH
-	}
-	found := error(unix.ENOENT)
-	for folder := range strings.SplitSeq(search, ":") {
-		if folder == "" {
-			folder = "." // environ(7): an empty one is the working directory
+		paths = strings.Split(search, ":")
+		for i, folder := range paths {
+			paths[i] = cmp.Or(folder, ".") + "/" + words[0] // environ(7): an empty one is the working directory
 		}
-		path := folder + "/" + name
+	}
+	var refused error
+	for _, path := range paths {
 		err := executable(path)
-		if err == nil && name != "" {
+		if err == nil {
 			return Command{words, path}, nil
 		}
-		if errors.Is(err, unix.EACCES) {
-			found = err // as execvp, go on, but remember that one was there
+		if !errors.Is(refused, unix.EACCES) { // as execvp, go on, but remember that one was there
+			refused = err
 		}
 	}
-	return Command{}, cannotRun(name, found)
+	return Command{}, cannotRun(words[0], refused)
 }
 
 // executable tells whether path is a file that this user may execute.
 func executable(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return bare(err)
-	case info.IsDir():
-		return unix.EACCES
+	if exists(path + "/.") {
+		return unix.EACCES // a folder
 	}
 	return unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
 }
-
-// noResources are the errors with which the system refuses a new process, or a
-// descriptor with a number that its limit allows.
-var noResources = []error{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EBADF}
 
 func cannotRun(name string, err error) error {
 	name = meta.Redact(name) // a variable in front of a command is easily put here
@@ -95,7 +83,8 @@ func (c Command) start(environment []string, files []uintptr) (pid int, err erro
 	switch {
 	case err == nil:
 		return pid, nil
-	case slices.ContainsFunc(noResources, func(none error) bool { return errors.Is(err, none) }):
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE),
+		errors.Is(err, unix.EBADF): // a descriptor's number that the limit does not allow
 		return 0, fail(System, "no process for command %s: %w", meta.Redact(c.Words[0]), err)
 	case errors.Is(err, unix.ENOENT) && executable(c.path) == nil:
 		return 0, fail(NotFound, "the interpreter of command %s, which its first line names, was not found", meta.Redact(c.Words[0]))

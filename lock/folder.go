@@ -2,11 +2,11 @@ package lock
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -20,75 +20,60 @@ import (
 // makeFolder makes the folder that the lock lies in: all of an override's path,
 // but only the last folder of an archive root's.
 func (at Location) makeFolder(log meta.Log) error {
-	if at.Config == "" {
-		if err := os.MkdirAll(folderOf(at.Lock), 0o777); err != nil {
-			return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
-		}
-		return nil
-	}
 	missing, err := at.checkFolder()
-	if !missing {
+	if err != nil || !missing {
 		return err
 	}
-	err = os.Mkdir(strings.TrimRight(at.archiveRoot, "/"), 0o777)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return nil // another run made it meanwhile
-	case err != nil:
-		return fail(CannotOpen, "archive root %s is missing and cannot be made: %w", at.archiveRoot, bare(err))
+	if err := os.MkdirAll(folderOf(at.Lock), 0o777); err != nil {
+		return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
 	}
-	log.Note("made the archive root %s, which was missing", at.archiveRoot)
+	if at.Config != "" {
+		log.Note("made the archive root %s, which was missing", at.Folder)
+	}
 	return nil
 }
 
 // checkFolder tells whether the folder can be used as it is; missing means that
-// it is an archive root that is not there and may be made.
+// it is not there and may be made.
 func (at Location) checkFolder() (missing bool, err error) {
-	if at.archiveRoot == "" {
-		if _, err := os.Stat(folderOf(at.Lock)); err != nil && at.Config != "" {
-			return false, fail(Missing, "the repository root of lock file %s cannot be used: %w", at.Lock, bare(err))
-		}
-		return false, nil
+	_, err = os.Stat(folderOf(at.Lock))
+	missing = errors.Is(err, fs.ErrNotExist)
+	if at.Config == "" {
+		return missing, nil // any other fault shows when the lock file is opened
 	}
-	root := strings.TrimRight(at.archiveRoot, "/")
+	root := strings.TrimRight(at.Folder, "/")
 	if point := unmounted(root); point != "" {
 		return false, fail(Missing, "archive root %s lies on %s, which /etc/fstab names and which is not mounted now; is the drive mounted? (mount %s)", root, point, meta.Summary([]string{point}))
 	}
-	_, err = os.Stat(root + "/.")
 	switch {
 	case err == nil:
 		return false, nil
-	case errors.Is(err, syscall.ENOTDIR):
-		if _, err := os.Lstat(root); err != nil {
-			return false, fail(Missing, "archive root %s is missing, and its parent is not a folder", root)
-		}
-		return false, fail(CannotOpen, "archive root %s is not a folder", root)
-	case errors.Is(err, fs.ErrPermission):
-		return false, fail(Missing, "archive root %s cannot be reached: %w", root, bare(err))
-	case !errors.Is(err, fs.ErrNotExist):
+	case missing:
+		return true, mayMake(root)
+	case exists(root):
 		return false, fail(CannotOpen, "archive root %s cannot be used: %w", root, bare(err))
 	}
-	return checkParent(root)
+	return false, fail(Missing, "archive root %s cannot be used: %w", root, bare(err)) // for its parent's sake
 }
 
-// checkParent tells whether a missing archive root may be made.
-func checkParent(root string) (missing bool, err error) {
+// mayMake tells whether a missing archive root may be made: not where it seems
+// that a drive is not mounted.
+func mayMake(root string) error {
 	if target, err := os.Readlink(root); err == nil {
-		return false, fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", root, target)
+		return fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", root, target)
 	}
-	parent := folderOf(root)
+	parent, why := folderOf(root), "so is its parent folder"
 	entries, err := os.Open(parent)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, fail(Missing, "archive root %s is missing, and so is its parent folder; is the drive mounted? if no drive belongs there: mkdir -p %s", root, meta.Summary([]string{root}))
+	if err == nil {
+		defer entries.Close()
+		_, err = entries.Readdirnames(1)
+		why = "its parent folder is empty"
 	}
-	if err != nil {
-		return true, nil // it may be entered and not be read
+	empty := errors.Is(err, io.EOF) && !isMountPoint(parent)
+	if empty || errors.Is(err, fs.ErrNotExist) {
+		return fail(Missing, "archive root %s is missing, and %s; is the drive mounted? if no drive belongs there: mkdir -p %s", root, why, meta.Summary([]string{root}))
 	}
-	defer entries.Close()
-	if list, _ := entries.Readdirnames(1); len(list) == 0 && !isMountPoint(parent) {
-		return false, fail(Missing, "archive root %s is missing, and its parent folder is empty; is the drive mounted? if no drive belongs there: mkdir -p %s", root, meta.Summary([]string{root}))
-	}
-	return true, nil
+	return nil // also where the parent may be entered and not be read
 }
 
 // unmounted is a mount point of fstab(5), at or above a folder, that nothing is
@@ -101,10 +86,7 @@ func unmounted(folder string) string {
 			continue
 		}
 		point := filepath.Clean(strings.ReplaceAll(fields[1], `\040`, " ")) // fstab(5) writes a space so
-		if !strings.HasPrefix(point, "/") || point == "/" || !strings.HasPrefix(filepath.Clean(folder)+"/", point+"/") {
-			continue
-		}
-		if !isMountPoint(point) {
+		if strings.HasPrefix(filepath.Clean(folder)+"/", point+"/") && !isMountPoint(point) {
 			return point
 		}
 	}
@@ -116,6 +98,5 @@ func unmounted(folder string) string {
 func isMountPoint(folder string) bool {
 	var info unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, folder, unix.AT_NO_AUTOMOUNT, 0, &info)
-	known := info.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0
-	return err == nil && (!known || info.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0)
+	return err == nil && info.Attributes_mask&^info.Attributes&unix.STATX_ATTR_MOUNT_ROOT == 0
 }

@@ -31,30 +31,21 @@ func InnerLockFor(asked string, at Location, command Command, outlives bool, log
 	case outlives:
 		return InnerStaysOn
 	}
-	if file := envFileOf(command.Words); file != "" {
-		if named, ok := variableIn(file, "DCE_SCRAPE_LOCK_FILE"); ok && named != "" {
-			if at.same(Location{Place: meta.Place{Lock: named}}) {
-				return InnerSkip
-			}
-			log.Warn("the env file %s gives the command the lock %s, and this run has the lock %s: the command's own locking stays on", file, named, at.Lock)
-			return InnerStaysOn
-		}
-		if value, ok := variableIn(file, skipVariable); ok && value != "1" {
-			log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", file, skipVariable, value, at.Lock)
-			return InnerStaysOn
-		}
-	}
-	if os.Getenv("DCE_SCRAPE_LOCK_FILE") != "" {
-		return InnerSkip // which the command goes by as well
+	file, sets := envFileOf(command.Words)
+	its, by := sets["DCE_SCRAPE_LOCK_FILE"], "the env file "+file+" names the lock"
+	if value, ok := sets[skipVariable]; its == "" && ok && value != "1" {
+		log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", file, skipVariable, value, at.Lock)
+		return InnerStaysOn
 	}
 	own, ok := configOf(command.Words)
-	if !ok {
+	if its == "" && ok && os.Getenv("DCE_SCRAPE_LOCK_FILE") == "" { // by which the command goes as well
+		theirs, _ := own.location() // of a broken config the command complains itself
+		its, by = theirs.Lock, theirs.Reason
+	}
+	ours, exists := meta.FileAt(at.Lock)
+	if named, _ := meta.FileAt(its); its == "" || its == at.Lock || exists && named == ours {
 		return InnerSkip
 	}
-	its, err := own.location()
-	if err != nil || at.same(its) {
-		return InnerSkip
-	}
-	log.Warn("the command guards another archive, that of %v, with the lock %s, and this run has the lock %s: the command's own locking stays on", own, its.Lock, at.Lock)
+	log.Warn("the command guards another archive: %s; its lock is %s, and this run has the lock %s: the command's own locking stays on", by, its, at.Lock)
 	return InnerStaysOn
 }

@@ -15,8 +15,8 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Setenv("HOME", "/home/op")
 	f.Fuzz(func(t *testing.T, data []byte) {
-		root, err := parseConfig(source{path: "c"}, data)
-		if err != nil && root != "" || err == nil && root != "" && (root[0] != '/' || strings.ContainsRune(root, 0) || !utf8.ValidString(root)) {
+		root, _, err := parseConfig(source{path: "c"}, data)
+		if err == nil && root != "" && (root[0] != '/' || strings.ContainsRune(root, 0) || !utf8.ValidString(root)) {
 			t.Errorf("%q: %q, %v", data, root, err)
 		}
 		if failed := new(Error); err != nil && (!errors.As(err, &failed) || failed.Kind != BadConfig) {

@@ -100,8 +100,8 @@ func TestBadConfigLocksNothing(t *testing.T) {
 		message    string
 	}{
 		{"missing", absent, 66, "no such file"},
-		{"empty", "", 65, "is empty"},
-		{"white space", " \n\t", 65, "is empty"},
+		{"empty", "", 65, "not valid JSON: line 1: unexpected end"},
+		{"white space", " \n\t", 65, "line 2: unexpected end"},
 		{"truncated", "{\n  \"archive_root\":\n", 65, "line 3: unexpected end"},
 		{"two documents", `{"archive_root": "<root>"} {}`, 65, "not valid JSON"},
 		{"array", `["<root>"]`, 65, "not a JSON object"},
@@ -116,8 +116,8 @@ func TestBadConfigLocksNothing(t *testing.T) {
 		{"drive not mounted", `{"archive_root": "<root>/mnt/drive/archive"}`, 66, "is the drive mounted?"},
 		{"parent of archive root empty", `{"archive_root": "<root>/empty/archive"}`, 66, "mkdir -p <root>/empty/archive"},
 		{"white space at archive_root's ends", `{"archive_root": "<root> "}`, 65, "white space"},
-		{"archive root a file", `{"archive_root": "<root>/file"}`, 73, "is not a folder"},
-		{"archive root below a file", `{"archive_root": "<root>/file/archive"}`, 66, "its parent is not a folder"},
+		{"archive root a file", `{"archive_root": "<root>/file"}`, 73, "cannot be used: not a directory"},
+		{"archive root below a file", `{"archive_root": "<root>/file/archive"}`, 66, "cannot be used: not a directory"},
 		{"archive root a dangling link", `{"archive_root": "<root>/dangling"}`, 66, "is the drive mounted?"},
 	}
 	for _, c := range cases {
@@ -154,7 +154,7 @@ func (s *archive) tree() string {
 
 func TestConfigFolderOrUnreadable(t *testing.T) {
 	s := newArchive(t)
-	s.dcelock("--config", "config", "--", "true").run(t).wants(t, 66, s.a+"/config", "is a folder")
+	s.dcelock("--config", "config", "--", "true").run(t).wants(t, 66, s.a+"/config", "is a directory")
 	path := s.a + "/config/scrape-targets.json"
 	os.Chmod(path, 0)
 	run := s.dcelock("--", "bash", "-c", "echo ran")
