@@ -26,10 +26,6 @@ func readConfig(from source) (root string, names bool, err error) {
 	if err != nil {
 		return "", false, fail(Missing, "%v cannot be read: %w", from, bare(err))
 	}
-	return parseConfig(from, data)
-}
-
-func parseConfig(from source, data []byte) (root string, names bool, err error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	var config map[string]json.RawMessage // struct keys are matched without regard to case
 	err = json.Unmarshal(data, &config)

@@ -1,22 +1,25 @@
 package lock
 
 import (
+	"cmp"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"dcelock/meta"
 )
 
-// What becomes of the locking that a runner does for itself (contract, "Taking,
-// holding, releasing"): beside this lock it would collide with it; without it,
-// where it guards another archive, that archive would have no lock at all.
+// What a self-locking runner does of itself: the config and the env file that it
+// goes by, and what becomes of its own locking (contract, "Which lock" and "Taking,
+// holding, releasing"). Beside this lock that would collide with it; without it,
+// where it guards another archive, that one would have no lock at all.
 
-// An InnerLock says what a command is told of its own locking.
-type InnerLock int
+// An InnerLock is what DCE_SKIP_SCRAPE_LOCK says to a command.
+type InnerLock string
 
 const (
-	InnerSkip    InnerLock = iota // DCE_SKIP_SCRAPE_LOCK=1: this lock does it
-	InnerKeep                     // that variable stays as the caller has it
-	InnerStaysOn                  // that variable is taken out, as an outer dcelock may have set it for another lock
+	InnerSkip    InnerLock = "1" // this lock does it
+	InnerStaysOn InnerLock = ""  // taken out, as an outer dcelock may have set it for another lock
 )
 
 // InnerLockFor decides for a command that runs under the lock at a location, by
@@ -27,19 +30,19 @@ func InnerLockFor(asked string, at Location, command Command, outlives bool, log
 	case asked == "skip":
 		return InnerSkip
 	case asked == "keep":
-		return InnerKeep
+		return InnerLock(os.Getenv(skipVariable))
 	case outlives:
 		return InnerStaysOn
 	}
-	file, sets := envFileOf(command.Words)
-	its, by := sets["DCE_SCRAPE_LOCK_FILE"], "the env file "+file+" names the lock"
+	config, envFile := ownFiles(command.Words)
+	sets := variablesIn(envFile)
+	its, by := sets["DCE_SCRAPE_LOCK_FILE"], "the env file "+envFile+" names the lock"
 	if value, ok := sets[skipVariable]; its == "" && ok && value != "1" {
-		log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", file, skipVariable, value, at.Lock)
+		log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", envFile, skipVariable, value, at.Lock)
 		return InnerStaysOn
 	}
-	own, ok := configOf(command.Words)
-	if its == "" && ok && os.Getenv("DCE_SCRAPE_LOCK_FILE") == "" { // by which the command goes as well
-		theirs, _ := own.location() // of a broken config the command complains itself
+	if its == "" && config.path != "" && os.Getenv("DCE_SCRAPE_LOCK_FILE") == "" {
+		theirs, _ := config.location() // of a broken config the command complains itself
 		its, by = theirs.Lock, theirs.Reason
 	}
 	ours, exists := meta.FileAt(at.Lock)
@@ -48,4 +51,63 @@ func InnerLockFor(asked string, at Location, command Command, outlives bool, log
 	}
 	log.Warn("the command guards another archive: %s; its lock is %s, and this run has the lock %s: the command's own locking stays on", by, its, at.Lock)
 	return InnerStaysOn
+}
+
+// ownFiles are the config and the env file that a command goes by: those that its
+// own words name, else those of the checkout that its program lies in, where that
+// has a config; zero for none. The program may stand behind others, as with
+// `timeout 6h ./scripts/run.sh`, so that the first word counts that is one.
+func ownFiles(command []string) (config source, envFile string) {
+	root := ""
+	words := scriptWords(command)
+	for i, word := range words {
+		option, value, _ := strings.Cut(word, "=")
+		if value == "" && i+1 < len(words) {
+			value = words[i+1]
+		}
+		switch {
+		case option == "--env-file":
+			envFile = cmp.Or(envFile, value)
+		case option == "--config" && config.path == "":
+			named := source{value, "named by the command's own words"}
+			if _, names, _ := readConfig(named); names {
+				config = named
+			}
+		case root == "" && strings.Contains(word, "/") && executable(word) == nil:
+			if lies := repositoryRoot(word); exists(defaultConfig(lies)) {
+				root = lies
+			}
+		}
+	}
+	envFile = cmp.Or(envFile, os.Getenv("DCE_ENV_FILE"))
+	if root != "" {
+		config = cmp.Or(config, source{defaultConfig(root), "the default of the checkout that the command lies in"})
+		envFile = cmp.Or(envFile, filepath.Join(root, "scrape.env"))
+	}
+	return config, envFile
+}
+
+// scriptWords are a command's words, and behind each those of the script that it
+// may be, as `sh -c` has one: near enough, without a shell's rules.
+func scriptWords(command []string) (words []string) {
+	const most = 1000 // a command with more is one with a long list of files
+	for _, word := range command[:min(len(command), most)] {
+		words = append(words, word)
+		apart := func(r rune) bool { return strings.ContainsRune(" \t\n;&|()'\"", r) }
+		if parts := strings.FieldsFunc(word, apart); len(parts) > 1 {
+			words = append(words, parts...)
+		}
+	}
+	return words
+}
+
+// variablesIn are those that a file sets by NAME=VALUE lines, as a shell reads them.
+func variablesIn(file string) map[string]string {
+	data, _ := os.ReadFile(file)
+	sets := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		sets[strings.TrimSpace(strings.TrimPrefix(name, "export "))] = strings.Trim(value, `"'`)
+	}
+	return sets
 }

@@ -1,10 +1,12 @@
 package lock
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -54,10 +56,8 @@ func chooseConfig(flag string, command []string) source {
 	if variable := os.Getenv("DCE_CONFIG_FILE"); variable != "" {
 		return source{variable, "named by DCE_CONFIG_FILE"}
 	}
-	if own, ok := configOf(command); ok {
-		return own
-	}
-	return source{defaultConfig(repositoryRoot(".")), "the default of this checkout; name another with --config or DCE_CONFIG_FILE"}
+	own, _ := ownFiles(command)
+	return cmp.Or(own, source{defaultConfig(repositoryRoot(".")), "the default of this checkout; name another with --config or DCE_CONFIG_FILE"})
 }
 
 // location is the lock that a config leads to.
@@ -68,17 +68,15 @@ func (s source) location() (Location, error) {
 		return Location{}, err
 	}
 	at := Location{Config: s.path, Reason: s.String() + " names archive_root " + root}
-	named := root != ""
-	if !named {
+	none := root == ""
+	if none {
 		root = repositoryRoot(s.path)
 		at.Reason = s.String() + " names no archive_root, and " + root + " is its repository root"
 	}
-	// Not filepath.Join, which takes "link/.." for nothing, where the kernel
-	// goes by what link leads to.
 	at.Place = meta.Place{Folder: root, Lock: strings.TrimRight(root, "/") + "/" + lockName}
-	if !named {
+	if none {
 		at.Warnings = []string{fmt.Sprintf("%v names no archive_root; only this checkout is protected, by %s", s, at.Lock)}
-		_, err = os.Stat(folderOf(at.Lock))
+		_, err = os.Stat(folderOf(at.Lock)) // as DCE_REPO_ROOT may name what is not there
 	}
 	if err != nil {
 		return Location{}, fail(Missing, "the repository root of lock file %s cannot be used: %w", at.Lock, bare(err))
@@ -86,8 +84,50 @@ func (s source) location() (Location, error) {
 	return at, nil
 }
 
-// folderOf is the folder part of a path, "." where it has none. Not
-// filepath.Dir, which takes "link/.." for nothing.
+func defaultConfig(root string) string { return filepath.Join(root, "config", "scrape-targets.json") }
+
+// repositoryRoot is DCE_REPO_ROOT; else the nearest folder at or above start, a
+// file or folder, that holds .git; else the parent of a folder named config;
+// else the starting folder. It is without links, so that one checkout has one root.
+func repositoryRoot(start string) string {
+	variable := os.Getenv("DCE_REPO_ROOT")
+	folder := absolute(cmp.Or(variable, start))
+	if resolved, err := filepath.EvalSymlinks(folder); err == nil {
+		folder = resolved
+	}
+	if variable != "" {
+		return folder
+	}
+	if !exists(folder + "/.") {
+		folder = filepath.Dir(folder)
+	}
+	for above, below := folder, ""; above != below; above, below = filepath.Dir(above), above {
+		if exists(above + "/.git") {
+			return above
+		}
+	}
+	return filepath.Clean(strings.TrimSuffix(folder, "/config") + "/")
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// Paths are put together by hand: filepath.Join, Dir and Abs take "link/.." for
+// nothing, where the kernel goes by what link leads to.
+
+// folderOf is the folder part of a path, "." where it has none.
 func folderOf(path string) string {
 	return path[:strings.LastIndexByte(path, '/')+1] + "."
+}
+
+// absolute is path made absolute without a look at the file system, so that
+// what is said of it can be found from anywhere.
+func absolute(path string) string {
+	// os.Getwd goes by the variable PWD, which may lead through links.
+	if cwd, err := syscall.Getwd(); err == nil && !strings.HasPrefix(path, "/") {
+		return cwd + "/" + strings.TrimPrefix(path, "./")
+	}
+	return path
 }

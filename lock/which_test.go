@@ -2,6 +2,7 @@ package lock
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -14,8 +15,12 @@ func FuzzConfig(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Setenv("HOME", "/home/op")
+	config := source{path: f.TempDir() + "/c"}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		root, _, err := parseConfig(source{path: "c"}, data)
+		if err := os.WriteFile(config.path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		root, _, err := readConfig(config)
 		if err == nil && root != "" && (root[0] != '/' || strings.ContainsRune(root, 0) || !utf8.ValidString(root)) {
 			t.Errorf("%q: %q, %v", data, root, err)
 		}
