@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -47,13 +46,10 @@ func readConfig(from source) (root string, names bool, err error) {
 	if home, err := os.UserHomeDir(); err == nil && strings.HasPrefix(root, "~/") {
 		root = home + root[1:]
 	}
-	switch {
-	case strings.TrimFunc(root, unicode.IsSpace) != root, strings.ContainsRune(root, 0):
-		// Scripts that read the same config drop these.
-		err = fail(BadConfig, "%v: archive_root %q has white space at its ends, or a NUL character; take it out", from, root)
-	case root != "" && root[0] != '/':
-		// It would be another lock in every working directory.
-		err = fail(BadConfig, "%v: archive_root %q is not an absolute path (begin it with /, or with ~/ where HOME is set)", from, root)
+	// A relative one would be another lock in every working directory, and
+	// scripts that read the same config drop white space and NUL.
+	if root != "" && (root[0] != '/' || strings.TrimSpace(root) != root || strings.ContainsRune(root, 0)) {
+		err = fail(BadConfig, "%v: archive_root %q is not an absolute path (begin it with /, or with ~/ where HOME is set) without white space at its ends and NUL characters", from, root)
 	}
 	return root, names, err
 }

@@ -2,7 +2,6 @@ package lock
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -48,32 +47,20 @@ func (at Location) checkFolder() (missing bool, err error) {
 	switch {
 	case err == nil:
 		return false, nil
-	case missing:
-		return true, mayMake(root)
-	case exists(root):
+	case !missing && exists(root):
 		return false, fail(CannotOpen, "archive root %s cannot be used: %w", root, bare(err))
+	case !missing: // for its parent's sake
+		return false, fail(Missing, "archive root %s cannot be used: %w", root, bare(err))
 	}
-	return false, fail(Missing, "archive root %s cannot be used: %w", root, bare(err)) // for its parent's sake
-}
-
-// mayMake tells whether a missing archive root may be made: not where it seems
-// that a drive is not mounted.
-func mayMake(root string) error {
 	if target, err := os.Readlink(root); err == nil {
-		return fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", root, target)
+		return false, fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", root, target)
 	}
-	parent, why := folderOf(root), "so is its parent folder"
-	entries, err := os.Open(parent)
-	if err == nil {
-		defer entries.Close()
-		_, err = entries.Readdirnames(1)
-		why = "its parent folder is empty"
+	parent := folderOf(root)
+	list, err := os.ReadDir(parent)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(list) == 0 && !isMountPoint(parent) {
+		return false, fail(Missing, "archive root %s is missing, and its parent folder is missing or empty; is the drive mounted? if no drive belongs there: mkdir -p %s", root, meta.Summary([]string{root}))
 	}
-	empty := errors.Is(err, io.EOF) && !isMountPoint(parent)
-	if empty || errors.Is(err, fs.ErrNotExist) {
-		return fail(Missing, "archive root %s is missing, and %s; is the drive mounted? if no drive belongs there: mkdir -p %s", root, why, meta.Summary([]string{root}))
-	}
-	return nil // also where the parent may be entered and not be read
+	return true, nil // also where the parent may be entered and not be read
 }
 
 // unmounted is a mount point of fstab(5), at or above a folder, that nothing is

@@ -9,10 +9,9 @@ import (
 	"dcelock/meta"
 )
 
-// What a self-locking runner does of itself: the config and the env file that it
-// goes by, and what becomes of its own locking (contract, "Which lock" and "Taking,
-// holding, releasing"). Beside this lock that would collide with it; without it,
-// where it guards another archive, that one would have no lock at all.
+// What becomes of the locking that a runner does for itself (contract, "Taking,
+// holding, releasing"): beside this lock it would collide with it; without it,
+// where it guards another archive, that archive would have no lock at all.
 
 // An InnerLock is what DCE_SKIP_SCRAPE_LOCK says to a command.
 type InnerLock string
@@ -41,8 +40,8 @@ func InnerLockFor(asked string, at Location, command Command, outlives bool, log
 		log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", envFile, skipVariable, value, at.Lock)
 		return InnerStaysOn
 	}
-	if its == "" && config.path != "" && os.Getenv("DCE_SCRAPE_LOCK_FILE") == "" {
-		theirs, _ := config.location() // of a broken config the command complains itself
+	if its = cmp.Or(its, os.Getenv("DCE_SCRAPE_LOCK_FILE")); its == "" {
+		theirs, _ := config.location() // none of no config, and of a broken one the command complains itself
 		its, by = theirs.Lock, theirs.Reason
 	}
 	ours, exists := meta.FileAt(at.Lock)
@@ -53,10 +52,10 @@ func InnerLockFor(asked string, at Location, command Command, outlives bool, log
 	return InnerStaysOn
 }
 
-// ownFiles are the config and the env file that a command goes by: those that its
-// own words name, else those of the checkout that its program lies in, where that
-// has a config; zero for none. The program may stand behind others, as with
-// `timeout 6h ./scripts/run.sh`, so that the first word counts that is one.
+// ownFiles are the config and the env file that a runner goes by: those that its
+// own words name, else those of the checkout that it lies in; zero for none. It
+// may stand behind others, as with `timeout 6h ./scripts/run.sh`, so that the
+// first word counts that is a program in a checkout with a config.
 func ownFiles(command []string) (config source, envFile string) {
 	root := ""
 	words := scriptWords(command)
@@ -90,10 +89,9 @@ func ownFiles(command []string) (config source, envFile string) {
 // scriptWords are a command's words, and behind each those of the script that it
 // may be, as `sh -c` has one: near enough, without a shell's rules.
 func scriptWords(command []string) (words []string) {
-	const most = 1000 // a command with more is one with a long list of files
-	for _, word := range command[:min(len(command), most)] {
+	apart := func(r rune) bool { return strings.ContainsRune(" \t\n;&|()'\"", r) }
+	for _, word := range command[:min(len(command), 1000)] { // a command with more is one with a long list of files
 		words = append(words, word)
-		apart := func(r rune) bool { return strings.ContainsRune(" \t\n;&|()'\"", r) }
 		if parts := strings.FieldsFunc(word, apart); len(parts) > 1 {
 			words = append(words, parts...)
 		}

@@ -68,19 +68,15 @@ func (s source) location() (Location, error) {
 		return Location{}, err
 	}
 	at := Location{Config: s.path, Reason: s.String() + " names archive_root " + root}
-	none := root == ""
-	if none {
+	if root == "" {
 		root = repositoryRoot(s.path)
-		at.Reason = s.String() + " names no archive_root, and " + root + " is its repository root"
+		at.Reason = s.String() + " names no archive_root; only this checkout is protected, by the lock in " + root
+		at.Warnings = []string{at.Reason}
+		if !exists(root + "/.") { // DCE_REPO_ROOT may name what is not there
+			return Location{}, fail(Missing, "%v names no archive_root, and its repository root %s is missing", s, root)
+		}
 	}
 	at.Place = meta.Place{Folder: root, Lock: strings.TrimRight(root, "/") + "/" + lockName}
-	if none {
-		at.Warnings = []string{fmt.Sprintf("%v names no archive_root; only this checkout is protected, by %s", s, at.Lock)}
-		_, err = os.Stat(folderOf(at.Lock)) // as DCE_REPO_ROOT may name what is not there
-	}
-	if err != nil {
-		return Location{}, fail(Missing, "the repository root of lock file %s cannot be used: %w", at.Lock, bare(err))
-	}
 	return at, nil
 }
 
