@@ -24,11 +24,7 @@ type Command struct {
 func LookUp(words []string) (Command, error) {
 	paths := words[:1]
 	if !strings.Contains(words[0], "/") {
-		search, ok := os.LookupEnv("PATH")
-		if !ok {
-			search = "/bin:/usr/bin" // confstr(3), _CS_PATH
-		}
-		paths = strings.Split(search, ":")
+		paths = strings.Split(cmp.Or(os.Getenv("PATH"), "/bin:/usr/bin"), ":") // confstr(3), _CS_PATH; so where it is empty
 		for i, folder := range paths {
 			paths[i] = cmp.Or(folder, ".") + "/" + words[0] // environ(7): an empty one is the working directory
 		}

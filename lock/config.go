@@ -16,10 +16,9 @@ type source struct{ path, rule string }
 
 func (s source) String() string { return fmt.Sprintf("config %s (%s)", s.path, s.rule) }
 
-// readConfig reads archive_root from a scrape config. It is "" when the config
-// is sound and names none (absent, null or empty); anything else that is not an
-// absolute path is an error, never another lock. names tells whether this is a
-// JSON object with an archive_root, sound or not.
+// readConfig reads archive_root from a scrape config: "" when that is sound and
+// names none (absent, null or empty). names tells whether it is a JSON object with
+// one, sound or not. What is not sound is an error, never another lock.
 func readConfig(from source) (root string, names bool, err error) {
 	data, err := os.ReadFile(from.path)
 	if err != nil {
@@ -49,7 +48,7 @@ func readConfig(from source) (root string, names bool, err error) {
 	// A relative one would be another lock in every working directory, and
 	// scripts that read the same config drop white space and NUL.
 	if root != "" && (root[0] != '/' || strings.TrimSpace(root) != root || strings.ContainsRune(root, 0)) {
-		err = fail(BadConfig, "%v: archive_root %q is not an absolute path (begin it with /, or with ~/ where HOME is set) without white space at its ends and NUL characters", from, root)
+		err = fail(BadConfig, "%v: archive_root %q is not an absolute path (begin it with /, or with ~/ where HOME is set), or has white space at its ends or a NUL character", from, root)
 	}
 	return root, names, err
 }

@@ -12,12 +12,8 @@ import (
 	"dcelock/meta"
 )
 
-// The folder that the lock lies in: a missing one is made where that is safe,
-// and a drive that is not mounted is told apart, as a folder made in its place
-// would be another archive (contract, "Which lock").
-
-// makeFolder makes the folder that the lock lies in: all of an override's path,
-// but only the last folder of an archive root's.
+// makeFolder makes the folder that the lock lies in, where it is missing (contract,
+// "Which lock"): all of an override's path, but only the last of an archive root's.
 func (at Location) makeFolder(log meta.Log) error {
 	missing, err := at.checkFolder()
 	if err != nil || !missing {
@@ -32,8 +28,9 @@ func (at Location) makeFolder(log meta.Log) error {
 	return nil
 }
 
-// checkFolder tells whether the folder can be used as it is; missing means that
-// it is not there and may be made.
+// checkFolder tells whether the folder can be used as it is; missing means that it
+// is not there and may be made. An archive root may not where it seems that a drive
+// is not mounted, as it would be another archive than the one on that drive.
 func (at Location) checkFolder() (missing bool, err error) {
 	_, err = os.Stat(folderOf(at.Lock))
 	missing = errors.Is(err, fs.ErrNotExist)

@@ -35,7 +35,7 @@ func InnerLockFor(asked string, at Location, command Command, outlives bool, log
 	}
 	config, envFile := ownFiles(command.Words)
 	sets := variablesIn(envFile)
-	its, by := sets["DCE_SCRAPE_LOCK_FILE"], "the env file "+envFile+" names the lock"
+	its, by := sets["DCE_SCRAPE_LOCK_FILE"], "the env file "+envFile+" sets DCE_SCRAPE_LOCK_FILE"
 	if value, ok := sets[skipVariable]; its == "" && ok && value != "1" {
 		log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", envFile, skipVariable, value, at.Lock)
 		return InnerStaysOn
@@ -52,12 +52,12 @@ func InnerLockFor(asked string, at Location, command Command, outlives bool, log
 	return InnerStaysOn
 }
 
-// ownFiles are the config and the env file that a runner goes by: those that its
-// own words name, else those of the checkout that it lies in; zero for none. It
-// may stand behind others, as with `timeout 6h ./scripts/run.sh`, so that the
-// first word counts that is a program in a checkout with a config.
+// ownFiles are the config and the env file that a runner goes by: those that its own
+// words name, else those of its checkout, that of the first program among the words
+// that lies in one with a config (`timeout 6h ./scripts/run.sh`); zero for none.
 func ownFiles(command []string) (config source, envFile string) {
-	root := ""
+	var ofCheckout source
+	var scrapeEnv string
 	words := scriptWords(command)
 	for i, word := range words {
 		option, value, _ := strings.Cut(word, "=")
@@ -72,18 +72,14 @@ func ownFiles(command []string) (config source, envFile string) {
 			if _, names, _ := readConfig(named); names {
 				config = named
 			}
-		case root == "" && strings.Contains(word, "/") && executable(word) == nil:
-			if lies := repositoryRoot(word); exists(defaultConfig(lies)) {
-				root = lies
+		case ofCheckout.path == "" && strings.Contains(word, "/") && executable(word) == nil:
+			if root := repositoryRoot(word); exists(defaultConfig(root)) {
+				ofCheckout = source{defaultConfig(root), "the default of the checkout that the command lies in"}
+				scrapeEnv = filepath.Join(root, "scrape.env")
 			}
 		}
 	}
-	envFile = cmp.Or(envFile, os.Getenv("DCE_ENV_FILE"))
-	if root != "" {
-		config = cmp.Or(config, source{defaultConfig(root), "the default of the checkout that the command lies in"})
-		envFile = cmp.Or(envFile, filepath.Join(root, "scrape.env"))
-	}
-	return config, envFile
+	return cmp.Or(config, ofCheckout), cmp.Or(envFile, os.Getenv("DCE_ENV_FILE"), scrapeEnv)
 }
 
 // scriptWords are a command's words, and behind each those of the script that it

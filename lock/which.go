@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -70,10 +69,10 @@ func (s source) location() (Location, error) {
 	at := Location{Config: s.path, Reason: s.String() + " names archive_root " + root}
 	if root == "" {
 		root = repositoryRoot(s.path)
-		at.Reason = s.String() + " names no archive_root; only this checkout is protected, by the lock in " + root
+		at.Reason = s.String() + " names no archive_root; only this checkout is protected, by " + root + "/" + lockName
 		at.Warnings = []string{at.Reason}
 		if !exists(root + "/.") { // DCE_REPO_ROOT may name what is not there
-			return Location{}, fail(Missing, "%v names no archive_root, and its repository root %s is missing", s, root)
+			return Location{}, fail(Missing, "%v names no archive_root, and its repository root %s is missing or not a folder", s, root)
 		}
 	}
 	at.Place = meta.Place{Folder: root, Lock: strings.TrimRight(root, "/") + "/" + lockName}
@@ -110,10 +109,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// Paths are put together by hand: filepath.Join, Dir and Abs take "link/.." for
-// nothing, where the kernel goes by what link leads to.
-
-// folderOf is the folder part of a path, "." where it has none.
+// folderOf is the folder part of a path, "." where it has none. By hand, as is what
+// follows: filepath takes "link/.." for nothing, the kernel goes where link leads.
 func folderOf(path string) string {
 	return path[:strings.LastIndexByte(path, '/')+1] + "."
 }
@@ -121,8 +118,7 @@ func folderOf(path string) string {
 // absolute is path made absolute without a look at the file system, so that
 // what is said of it can be found from anywhere.
 func absolute(path string) string {
-	// os.Getwd goes by the variable PWD, which may lead through links.
-	if cwd, err := syscall.Getwd(); err == nil && !strings.HasPrefix(path, "/") {
+	if cwd, err := os.Getwd(); err == nil && !strings.HasPrefix(path, "/") {
 		return cwd + "/" + strings.TrimPrefix(path, "./")
 	}
 	return path
