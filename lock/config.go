@@ -42,7 +42,7 @@ func readConfig(from source) (root string, names bool, err error) {
 	if names && json.Unmarshal(value, &root) != nil {
 		return "", names, fail(BadConfig, "%v: archive_root is not a string", from)
 	}
-	if home, err := os.UserHomeDir(); err == nil && strings.HasPrefix(root, "~/") {
+	if home, err := os.UserHomeDir(); err == nil && strings.HasPrefix(root+"/", "~/") {
 		root = home + root[1:]
 	}
 	// A relative one would be another lock in every working directory, and

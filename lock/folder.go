@@ -19,7 +19,11 @@ func (at Location) makeFolder(log meta.Log) error {
 	if err != nil || !missing {
 		return err
 	}
-	if err := os.MkdirAll(folderOf(at.Lock), 0o777); err != nil {
+	mkdir, folder := os.MkdirAll, folderOf(at.Lock)
+	if at.Config != "" {
+		mkdir, folder = os.Mkdir, strings.TrimRight(at.Folder, "/")
+	}
+	if err := mkdir(folder, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
 	}
 	if at.Config != "" {

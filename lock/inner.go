@@ -67,10 +67,13 @@ func ownFiles(command []string) (config source, envFile string) {
 		switch {
 		case option == "--env-file":
 			envFile = cmp.Or(envFile, value)
-		case option == "--config" && config.path == "":
+		case option == "--config":
 			named := source{value, "named by the command's own words"}
-			if _, names, _ := readConfig(named); names {
-				config = named
+			// What is in a pipe is the command's to read.
+			if info, err := os.Stat(value); err == nil && info.Mode().IsRegular() {
+				if _, names, _ := readConfig(named); names {
+					config = named // of several the last, as a runner has it
+				}
 			}
 		case ofCheckout.path == "" && strings.Contains(word, "/") && executable(word) == nil:
 			if root := repositoryRoot(word); exists(defaultConfig(root)) {
@@ -101,7 +104,12 @@ func variablesIn(file string) map[string]string {
 	sets := map[string]string{}
 	for line := range strings.Lines(string(data)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		sets[strings.TrimSpace(strings.TrimPrefix(name, "export "))] = strings.Trim(value, `"'`)
+		end := " " // of the value: a comment may follow
+		if value != "" && strings.Contains(`"'`, value[:1]) {
+			value, end = value[1:], value[:1]
+		}
+		value, _, _ = strings.Cut(value, end)
+		sets[strings.TrimSpace(strings.TrimPrefix(name, "export "))] = value
 	}
 	return sets
 }

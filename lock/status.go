@@ -19,11 +19,16 @@ func Inspect(at Location) (meta.Status, error) {
 	}
 	var asked []meta.File
 	fd, cannot := openFile(at.Lock, false)
-	if cannot == nil {
+	switch {
+	case cannot == nil:
 		defer unix.Close(fd)
 		asked = append(asked, meta.FileOf(fd))
-	} else if errors.Is(cannot, unix.ENOENT) || missing {
-		cannot = at.mayMakeFile(missing)
+	case missing:
+		cannot = nil // a run makes the folder as well
+	case errors.Is(cannot, unix.ENOENT):
+		if cannot = unix.Faccessat(unix.AT_FDCWD, folderOf(at.Lock), unix.W_OK|unix.X_OK, unix.AT_EACCESS); cannot != nil {
+			cannot = cannotOpen(at.Lock, cannot)
+		}
 	}
 	view := meta.Look(at.Place, true, asked...)
 	s := meta.Status{View: view, Config: at.Config, State: meta.Free}
@@ -52,19 +57,6 @@ func Inspect(at Location) (meta.Status, error) {
 		view.Holders = nil
 	}
 	return s, nil
-}
-
-// mayMakeFile tells whether a run could make the lock file, in a folder that a
-// run makes as well where it is missing.
-func (at Location) mayMakeFile(missing bool) error {
-	folder := folderOf(at.Lock)
-	if _, exists := meta.FileAt(folder); missing || !exists && at.Config == "" {
-		return nil
-	}
-	if err := unix.Faccessat(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
-		return cannotOpen(at.Lock, err)
-	}
-	return nil
 }
 
 // isHeld asks the locks themselves, where what is shown may not be all. Other

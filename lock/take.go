@@ -23,9 +23,6 @@ type Lock struct {
 	record *meta.Record // as written; nil when it could not be
 }
 
-// viewedTwice is why a lock that could be had counts as held.
-const viewedTwice = "this archive can be seen through two file systems with a lock each, so the recorded run counts as long as its process lives"
-
 // Take takes the lock at a location, waiting for it no longer than wait, and
 // writes the record of a run of command beside it. A run that is part of the one
 // that holds the lock goes under it: there is nothing to take, nothing to
@@ -101,7 +98,8 @@ func (l *Lock) reclaim(w *waiter) error {
 	case err != nil:
 		l.log.Note("warning: replacing a record that cannot be used: %v", err)
 	case l.viewed(record):
-		return w.gaveUp(&HeldError{View: meta.Look(l.at, false).ByRecord(), Otherwise: viewedTwice})
+		const why = "this archive can be seen through two file systems with a lock each, so the recorded run counts as long as its process lives"
+		return w.gaveUp(&HeldError{View: meta.Look(l.at, false).ByRecord(), Otherwise: why})
 	case state == meta.NotRunning:
 		l.log.Note("warning: reclaiming scrape lock; previous holder pid %d is not running", record.PID)
 	default:
