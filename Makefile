@@ -79,7 +79,7 @@ lint:
 check: lint dcelock
 	$(need_cc)
 	$(need_jq)
-	CGO_ENABLED=1 go test -count=1 -race ./...
+	CGO_ENABLED=1 go test -count=1 -race -short ./...
 	go test -count=1 ./tests
 	tests/run-all-smokes.sh
 	tests/peers.sh --check

@@ -45,6 +45,9 @@ const deadRecord = "pid=2147483646\nstarted=2026-06-04T06:39:46Z\n"
 // TestTortureSteps injects each fault at each step of taking, holding and
 // releasing the lock; in the short form, a few faults at a few steps.
 func TestTortureSteps(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes its time")
+	}
 	f := formOf(t)
 	random := rand.New(rand.NewPCG(f.seed, 1<<32))
 	count := newTally()

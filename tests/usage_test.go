@@ -64,6 +64,9 @@ func TestHelpAndVersion(t *testing.T) {
 // The version is the tag that the source has, or the commit, and tells of a tree
 // that was changed.
 func TestVersionIsTheSources(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a few times")
+	}
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("git is not installed")
 	}

@@ -141,7 +141,10 @@ func TestSignalsEndTheWait(t *testing.T) {
 
 // Many waiters, one lock: each runs once, alone, and a killed one harms nobody.
 func TestManyWaiters(t *testing.T) {
-	const many = 300
+	many := 300
+	if testing.Short() {
+		many = 60
+	}
 	s := newArchive(t)
 	holder := s.hold()
 	command := append([]string{"-q", "-w", "forever", "--"}, s.alone()...)
