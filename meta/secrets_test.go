@@ -191,7 +191,7 @@ func TestShapesOfSecrets(t *testing.T) {
 // Each form hides what its example has.
 func TestFormsHideTheirExamples(t *testing.T) {
 	for _, f := range forms {
-		if harmless(f.example) || !strings.Contains(Redact(f.example), hidden) {
+		if !strings.Contains(Redact(f.example), hidden) {
 			t.Errorf("%q is shown as %q", f.example, Redact(f.example))
 		}
 	}

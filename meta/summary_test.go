@@ -15,7 +15,7 @@ func TestSummary(t *testing.T) {
 		{[]string{"./run.sh", "scrape", "--target", "a_b-c@d%e+f=g:h,i/j.k"}, "./run.sh scrape --target a_b-c@d%e+f=g:h,i/j.k"},
 		{[]string{"", " ", "a b", "$x", "*", "~", "über"}, `'' ' ' 'a b' '$x' '*' '~' über`},
 		{[]string{"it's", `a\b`, `"`, "'"}, `'it'\''s' 'a\b' '"' ''\'''`},
-		{[]string{"a\nb", "\x00", "\x1b[1m", "\xff'\\", "\u202e", "\u0085"}, `$'a\nb' $'\000' $'\033[1m' $'\377\'\\' $'\342\200\256' $'\302\205'`},
+		{[]string{"a\nb", "\x01", "\x1b[1m", "\xff'\\", "\u202e", "\u0085"}, `$'a\nb' $'\001' $'\033[1m' $'\377\'\\' $'\342\200\256' $'\302\205'`},
 	} {
 		if got := Summary(c.words); got != c.want {
 			t.Errorf("Summary(%q)\n got %s\nwant %s", c.words, got, c.want)

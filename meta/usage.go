@@ -47,38 +47,32 @@ func Usage() string {
 	if size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ); err == nil && size.Col > 0 {
 		width = int(size.Col)
 	}
-	width = min(max(width, 40), 120)
+	return fit(usage, min(max(width, 40), 120))
+}
+
+// fit breaks the lines of text that are longer than width, which no word may be.
+func fit(text string, width int) string {
 	var out strings.Builder
-	for line := range strings.Lines(usage) {
-		used := len(line) - len(strings.TrimLeft(line, " "))
-		out.WriteString(line[:used])
-		for i, word := range strings.Fields(line) {
-			switch {
-			case i == 0:
-			case used+1+len(word) > width:
-				out.WriteString("\n      ")
-				used = 6
-			default:
-				out.WriteString(" ")
-				used++
-			}
-			out.WriteString(word)
-			used += len(word)
+	for line := range strings.Lines(text) {
+		for len(line) > width+1 {
+			end := strings.LastIndexByte(line[:width+1], ' ')
+			out.WriteString(line[:end] + "\n")
+			line = "    " + line[end+1:]
 		}
-		out.WriteString("\n")
+		out.WriteString(line)
 	}
 	return out.String()
 }
 
-// habits are flags that people bring from flock(1), and what to do instead.
-var habits = []struct{ flags, instead string }{
-	{"-s --shared", "the lock is always exclusive, as two scrapes of one archive are never safe; leave it out"},
-	{"-u --unlock", "there is nothing to unlock, as the lock is free when COMMAND has ended; leave it out"},
-	{"-F --no-fork", "dcelock stays beside COMMAND to release the lock after it; leave it out"},
-	{"--fcntl", "the lock file is locked by fcntl(2) as well as by flock(2); leave it out"},
+// habits are flags that people bring from flock(1), and why there are none here.
+var habits = map[string]string{
+	"-s --shared":  "the lock is always exclusive, as two scrapes of one archive are never safe",
+	"-u --unlock":  "there is nothing to unlock, as the lock is free when COMMAND has ended",
+	"-F --no-fork": "dcelock stays beside COMMAND to release the lock after it",
+	"--fcntl":      "the lock file is locked by fcntl(2) as well as by flock(2)",
 }
 
-// BadFlag says in plain words what the parser says of a flag.
+// BadFlag says in plain words what kong says of a flag.
 func BadFlag(said string) string {
 	flag, _, ok := strings.Cut(said, ": expected ")
 	switch {
@@ -87,15 +81,14 @@ func BadFlag(said string) string {
 	case ok:
 		return flag + " needs a value; one that begins with - is put behind ="
 	}
-	flag, unknown := strings.CutPrefix(said, "unknown flag ")
-	flag, _, _ = strings.Cut(flag, ",")
-	for _, habit := range habits {
-		if unknown && slices.Contains(strings.Fields(habit.flags), flag) {
-			return habit.flags + " are flags of flock(1), not of dcelock: " + habit.instead
+	unknown, guess, _ := strings.Cut(said, ", did you mean ")
+	for flags, why := range habits {
+		if slices.Contains(strings.Fields(flags), strings.TrimPrefix(unknown, "unknown flag ")) {
+			return flags + " are flags of flock(1), not of dcelock: " + why + "; leave it out"
 		}
 	}
-	if unknown && len(flag) == 2 {
-		return "there is no flag " + flag // kong would name all that are
+	if strings.HasPrefix(guess, "one of ") { // that is all there are
+		return unknown
 	}
 	return said
 }
@@ -103,11 +96,10 @@ func BadFlag(said string) string {
 // Version tells the source that this was built from: the tag, or the commit and
 // whether the tree was changed.
 func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "of an unknown source"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
 	}
-	return info.Main.Version
+	return "of an unknown source"
 }
 
 // Again is a command line with a wait put in, to be typed again; "" where that
@@ -122,7 +114,7 @@ func Again(typed, plain, command []string) string {
 	}
 	words := append([]string{os.Args[0], "--wait", "1h"}, flags...)
 	if !slices.ContainsFunc(plain, func(flag string) bool { return strings.HasPrefix(flag, "--command=") }) {
-		words = append(append(words, "--"), command...)
+		words = slices.Concat(words, []string{"--"}, command)
 	}
 	return Verbatim(words)
 }
