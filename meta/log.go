@@ -7,11 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// All that dcelock itself says goes through a Log (contract, "Messages"): to
-// standard error, each line beginning "dcelock: ", printable whatever the paths
-// and records behind it hold. Standard output is the command's.
-
-// A Log prints messages. The zero Log may not be used.
+// A Log prints all that dcelock itself says (contract, "Messages"): each line
+// begins with "dcelock: ", and is printable whatever the paths and records behind
+// it hold. The zero Log may not be used.
 type Log struct {
 	Out     io.Writer
 	Quiet   int // once: no notes; twice: nothing when the lock is held

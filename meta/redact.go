@@ -1,9 +1,9 @@
 package meta
 
 import (
+	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 )
@@ -13,8 +13,7 @@ const hidden = "***"
 
 // form is one way in which a secret stands in a text, as unquote makes it. Group
 // 1 of its pattern is the lead, which stays readable; group 2, if any, a name in
-// it that has to say that a secret follows. One of stops ends that, or, if they
-// are "@", the last character of the match.
+// it that has to say that a secret follows. That ends before one of stops.
 type form struct {
 	example string
 	pattern func() *regexp.Regexp
@@ -23,24 +22,25 @@ type form struct {
 
 const (
 	atWord, atLine, atEnd = " \t\r\n;&|)", "\r\n", "" // stops
+	atLast                = "@"                       // the one that the pattern ends with
 
-	// secretName may say that its value is a secret: secretWord decides.
-	secretName = `([\w.-]*(?:` + secretPart + `)[\w.-]*)`
-	secretPart = `token|pass|secret|auth|cookie|credential|bearer|(?:api|access)[-_. ]?key`
+	// secretName may say that its value is a secret: isSecret decides.
+	secretName = `([\w.-]*(?:token|pass|secret|auth|cookie|credential|bearer|(?:api|access)[-_. ]?key)[\w.-]*)`
 	index      = `(?:\[\w*\])?[\])]*` // of a variable: TOKEN[0], env["TOKEN"]
 	setter     = `\b(?:set|setx|setenv|config|export|put|with|arg)[\s(]+(?:-\S+\s+)*|\blogin\s+\S+\s+`
-	command    = `(?:[^;&|\n]|[;&|][^\s;&|])*?[\s,]` // the rest of a command, to some word
+	// The rest of a command, to some word; in a word, what looks like its end is none.
+	command = `(?:[^;&|\n]|[;&|][^\s;&|]|[;&|\n][^\f]*\f)*?[\s,]`
 
 	// discordToken is the shape of the tokens that Discord gives to bots
 	// and users: base64url of an id, of a time, and a signature; or mfa.….
 	discordToken = `[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27}|mfa\.[\w-]{20}`
-	shapes       = discordToken + `|(?:gh[pousr]|github_pat)_\w{16}|\b(?:akia|asia)[a-z0-9]{16}\b|\b(?:xox[a-z]|xapp)-[\w-]{8}`
+	otherTokens  = `(?:gh[pousr]|github_pat)_\w{16}|\b(?:akia|asia)[a-z0-9]{16}\b|\b(?:xox[a-z]|xapp)-[\w-]{8}`
 )
 
 var forms = []form{
 	{`TOKEN=a`, lazy(`(` + secretName + index + `[+?]?=+[>~]?)`), atWord},
-	{`token = a b`, lazy(`(` + secretName + index + `[ \t]+(?:[+?:]?=+>?|<<<)[ \t]*)`), atLine},
-	{`Authorization: Bot a`, lazy(`((?:^|[^\w/.-])/?` + secretName + `[ \t]*:\s*)`), atLine},
+	{`token = a b`, lazy(`(` + secretName + index + `[ \t\f]+(?:[+?:]?=+>?|<<<)[ \t\f]*)`), atLine},
+	{`Authorization: Bot a`, lazy(`((?:^|[^\w/.-])/?` + secretName + `[ \t\f]*:\s*)`), atLine},
 	{`run Bearer a`, lazy(`((?:\bbearer|authorization:\s*(?:bot|basic|digest|token))\s+)`), atWord},
 	{`--token a`, lazy(`(\B-` + secretName + `[\s,]+)`), atWord},
 	{`set -x TOKEN a`, lazy(`((?:` + setter + `|(?:^|\s)[\w-]+\.)` + secretName + `[\s,]+(?:--?\w+[\s=]+)?)`), atWord},
@@ -49,23 +49,11 @@ var forms = []form{
 	{`{"name": "token", "value": "a"}`, lazy(`(\b(?:name|key|id)\s*[:=]\s*` + secretName + `[^{}<>]*?\bvalue\s*[:=])`), atEnd},
 	{`DiscordChatExporter.Cli export -t a`, lazy(`(discordchatexporter` + command + `-t[\s=,]*)[^\s=,*]`), atWord},
 	{`curl -u user:a`, lazy(`(\bcurl\b` + command + `(?:-[a-z]*?u|--(?:proxy-)?user|-b)[\s=,]*)(?::|[^\s:=,*]+[:=])`), atWord},
-	{`https://user:a@host/`, lazy(`(://[^\s/:@\[]*:)(?:[^\s/?#]+|\d*[^\s\d/]\S*)@`), "@"}, // no port
-	{`https://a@host/`, lazy(`(https?://)[^\s/:@]+@`), "@"},
+	{`https://user:a@host/`, lazy(`(://[^\s/:@\[]*:)(?:[^\s/?#]+|\d*[^\s\d/]\S*)@`), atLast}, // no port
+	{`https://a@host/`, lazy(`(https?://)[^\s/:@]+@`), atLast},
 	{`-----BEGIN PRIVATE KEY-----`, lazy(`(-----begin [\w ]*private key)`), atEnd},
 	{`/webhooks/1234/a`, lazy(`(webhooks/\d+/)[\w-]`), atWord},
-	{`ghp_ABCDEFGHIJKLMNOPQRSTUV`, lazy(`()(?:` + shapes + `)`), atWord},
-}
-
-// hints are in every text, as unquote makes it, that has one of the forms, but
-// for a Discord token. Most commands have none, and the forms cost more than all
-// the rest of a run.
-var hints = strings.Fields("token pass secret auth cookie credential bearer api access curl discordchatexporter :// private webhooks " +
-	"mfa. ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ akia asia xox xapp-")
-
-func harmless(plain string) bool {
-	isThere := func(hint string) bool { return strings.Contains(plain, hint) }
-	maybeToken := func(word string) bool { return len(word) >= 58 && strings.Count(word, ".") >= 2 }
-	return !slices.ContainsFunc(hints, isThere) && !slices.ContainsFunc(strings.Fields(plain), maybeToken)
+	{`ghp_ABCDEFGHIJKLMNOPQRSTUV`, lazy(`()(?:` + discordToken + `|` + otherTokens + `)`), atWord},
 }
 
 // A name says that what it names is a secret if it has a secretWord, like an API
@@ -75,6 +63,9 @@ var (
 	secretWord = lazy(`token|passw|passphrase|secret|authorization|cookie|credential|(?:api|access|auth)[-_. ]?key|(?:pass|bearer|\bauth|_auth)\d*$`)
 	otherWord  = lazy(`^-*no[-_]|(?:max|min|num|total)[-_.]?(?:new[-_.]?)?token|tokens?[-_.]?per|tokeniz|passwordless|(?:by|com|over|sur|tres|under)pass$|` +
 		`(?:count|limit|length|size|ttl|timeout|file|path|dir|jar|stdin|type)s?$`)
+
+	marked = lazy(`\x01+`)             // by hide
+	script = lazy(`\x00-[a-z]*c\x00$`) // what stands before one
 )
 
 func lazy(pattern string) func() *regexp.Regexp {
@@ -83,7 +74,7 @@ func lazy(pattern string) func() *regexp.Regexp {
 
 // Redact hides the secrets (contract, "Files") in a text that may be a shell
 // command, a word of one, or a script. Redacting again changes nothing.
-func Redact(text string) string { return strings.TrimPrefix(redact("\x00-c\x00"+text), "\x00-c\x00") }
+func Redact(text string) string { return redact("\n" + text)[1:] }
 
 // redact hides the secrets in a command's words, each with a NUL before it: all
 // of a word, spaces included, where an option, a variable or a header leads to it
@@ -119,34 +110,40 @@ func hide(text string) string {
 			rest, at = rest[m[1]:], at[m[1]:]
 		}
 	}
-	return secrets().ReplaceAllLiteralString(string(found), hidden)
+	return marked().ReplaceAllLiteralString(string(found), hidden)
 }
 
-var secrets = lazy(`\x01+`) // as hide marks them
+// harmless tells whether plain has none of the forms: most commands have none, and
+// the forms cost more than all the rest of a run.
+func harmless(plain string) bool {
+	const hints = "token pass secret auth cookie credential bearer key curl discordchatexporter :// webhooks mfa. gh akia asia xox xapp"
+	hasHint := func(hint string) bool { return strings.Contains(plain, hint) }
+	mayBeToken := func(word string) bool { return len(word) >= 58 && strings.Count(word, ".") >= 2 } // Discord's
+	return !slices.ContainsFunc(strings.Fields(hints), hasHint) && !slices.ContainsFunc(strings.Fields(plain), mayBeToken)
+}
 
 // end is where in text the secret ends that begins at start, in a match whose
 // name begins at name and whose last character begins at last: rather too late
 // than too early, and with the word where it is not plain to see.
 func (f form) end(text string, name, start, last int) int {
-	stops, lead := f.stops, strings.TrimLeft(text[name:start], `\`)
 	rest, _, _ := strings.Cut(text[start:], "\x00")
-	switch {
-	case stops == "@":
+	stops, quote := f.stops, byte(0)
+	switch lead := strings.TrimLeft(text[name:start], `\`); {
+	case stops == atLast:
 		return last
-	case beginsWord(text[:start]) || beginsWord(text[:name]):
-		return start + len(rest)
+	case text[start-1] == 0, text[name-1] == 0 && !script().MatchString(text[max(0, name-9):name]):
+		stops = atEnd
 	case strings.HasPrefix(rest, hidden):
 		return start
 	case strings.LastIndexAny(lead, `'"`) == 0: // in quotes that the name begins
 		stops = lead[:1]
 	}
-	quote := byte(0)
 	for i := range min(len(rest), 512) { // a hostile text has many long ones
 		switch c := rest[i]; {
-		case quote == 0 && strings.IndexByte(stops, c) >= 0:
-			return start + i
 		case strings.IndexByte("\\`([{<", c) >= 0:
 			return start + len(rest)
+		case quote == 0 && strings.IndexByte(stops, c) >= 0:
+			return start + i
 		case c == quote:
 			quote = 0
 		case quote == 0 && (c == '\'' || c == '"'):
@@ -156,39 +153,28 @@ func (f form) end(text string, name, start, last int) int {
 	return start + len(rest)
 }
 
-var scriptOption = lazy(`\x00-[a-z]*c\x00$`)
-
-// beginsWord tells whether before stands before a word that is no script.
-func beginsWord(before string) bool {
-	return strings.HasSuffix(before, "\x00") && !scriptOption().MatchString(before[max(0, len(before)-9):])
-}
-
 // unquote is text in lower case, without quotes, backslashes, and the escapes of
-// an address (%3A); and at[i], where in text what follows i bytes of that begins.
-// What separates words, or commands in none but a script, is a space.
+// an address (%3A), a form feed between words; and at[i], where in text what
+// follows i bytes of that begins.
 func unquote(text string) (plain string, at []int) {
-	b, at, inWord := make([]byte, 0, len(text)), make([]int, 1, len(text)+1), false
-	for i, end := 0, 0; i < len(text); i = end {
-		c := text[i]
-		end = i + 1
-		if c == '%' && i+2 < len(text) {
-			if code, err := strconv.ParseUint(text[i+1:i+3], 16, 8); err == nil {
-				c, end = byte(code), i+3
-			}
+	b, at := make([]byte, 0, len(text)), make([]int, 1, len(text)+1)
+	for i := 0; i < len(text); {
+		c, escape := text[i], text[i:min(i+3, len(text))]
+		i++
+		if code, err := url.PathUnescape(escape); c == '%' && err == nil {
+			c, i = code[0], i+2
 		}
 		switch {
-		case text[i] == 0:
-			c, inWord = ' ', beginsWord(text[:end])
-		case inWord && strings.IndexByte(";&|\n", c) >= 0:
-			c = ' '
-		case strings.HasPrefix(text[i:], "\\\n"):
-			c, end = ' ', i+2
-		case c == '\'' || c == '"' || c == '\\':
+		case strings.IndexByte(`'"\`, c) >= 0:
 			continue
+		case c == 0:
+			c = '\f'
+		case strings.HasSuffix(text[:i], "\\\n"):
+			c = ' '
 		case 'A' <= c && c <= 'Z':
 			c += 'a' - 'A'
 		}
-		b, at = append(b, c), append(at, end)
+		b, at = append(b, c), append(at, i)
 	}
 	return string(b), at
 }

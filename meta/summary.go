@@ -7,13 +7,10 @@ import (
 )
 
 const (
-	// maxSummary is the longest summary of a command, in bytes.
-	maxSummary = 500
-	// mostRead is how much of a command is looked at for its summary, in bytes.
-	// Much more than is shown, as secrets are long and what hides them is short.
+	maxSummary = 500 // bytes of a command are shown
+	// mostRead bytes of it are looked at: more, as secrets are long and what hides them is short.
 	mostRead = 16 << 10
-	// mark stands at the end of a text that was cut.
-	mark = "…"
+	mark     = "…" // stands at the end of a text that was cut
 )
 
 // Summary is a command as the record and the messages show it: without its
@@ -26,43 +23,25 @@ func Summary(words []string) string {
 		// secret does not look like one.
 		text = text[:strings.LastIndexByte(text[:mostRead], 0)+1] + mark
 	}
-	return cut(quoted(strings.Split(redact(text)[1:], "\x00")))
-}
-
-// Verbatim is a command quoted for a shell, to be typed again; "" where it
-// would not be the same, as a secret is hidden in it or it is too long.
-func Verbatim(words []string) string {
-	text := quoted(words)
-	if text != Summary(words) {
-		return ""
-	}
-	return text
-}
-
-func quoted(words []string) string {
-	texts := make([]string, len(words))
+	words = strings.Split(redact(text)[1:], "\x00")
 	for i, word := range words {
-		texts[i] = quote(word)
+		words[i] = quote(word)
 	}
-	return strings.Join(texts, " ")
+	return cut(strings.Join(words, " "))
 }
-
-var escapes = strings.NewReplacer("\n", `\n`, "\t", `\t`, "'", `\'`, `\`, `\\`)
 
 // quote quotes word for a POSIX shell where it needs it. What is not printable
 // becomes an octal escape in $'…' (POSIX.1-2024), so that any word still
 // reads back as it was.
 func quote(word string) string {
 	plain := strings.ReplaceAll(word, hidden, "")
-	needsQuotes := func(r rune) bool {
-		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("_@%+=:,./-"+mark, r)
-	}
 	switch {
-	case isPrintable(word) && word != "" && !strings.ContainsFunc(plain, needsQuotes):
+	case isPrintable(word) && word != "" && !strings.ContainsAny(plain, " |&;<>()$`\\\"'*?[]#~!{}^"):
 		return word
 	case isPrintable(word):
 		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 	}
+	escapes := strings.NewReplacer("\n", `\n`, "\t", `\t`, "'", `\'`, `\`, `\\`)
 	var b strings.Builder
 	for _, character := range strings.Split(escapes.Replace(word), "") {
 		if isPrintable(character) {

@@ -47,13 +47,9 @@ func Usage() string {
 	if size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ); err == nil && size.Col > 0 {
 		width = int(size.Col)
 	}
-	return fit(usage, min(max(width, 40), 120))
-}
-
-// fit breaks the lines of text that are longer than width, which no word may be.
-func fit(text string, width int) string {
+	width = min(max(width, 40), 120) // no word of usage is longer
 	var out strings.Builder
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(usage) {
 		for len(line) > width+1 {
 			end := strings.LastIndexByte(line[:width+1], ' ')
 			out.WriteString(line[:end] + "\n")
@@ -103,8 +99,9 @@ func Version() string {
 }
 
 // Again is a command line with a wait put in, to be typed again; "" where that
-// cannot be shown. Its flags are as they were typed, or, where those say how long
-// to wait, plain (each as --NAME or --NAME=VALUE) without what says so.
+// cannot be shown, as a secret is hidden in it or it is too long. Its flags are as
+// they were typed, or, where those say how long to wait, plain (each as --NAME or
+// --NAME=VALUE) without what says so.
 func Again(typed, plain, command []string) string {
 	flags := slices.DeleteFunc(slices.Clone(plain), func(flag string) bool {
 		return flag == "--nonblock" || strings.HasPrefix(flag, "--wait=")
@@ -116,5 +113,9 @@ func Again(typed, plain, command []string) string {
 	if !slices.ContainsFunc(plain, func(flag string) bool { return strings.HasPrefix(flag, "--command=") }) {
 		words = slices.Concat(words, []string{"--"}, command)
 	}
-	return Verbatim(words)
+	text := Summary(words)
+	if strings.Contains(text, hidden) || strings.HasSuffix(text, mark) {
+		return ""
+	}
+	return text
 }
