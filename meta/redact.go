@@ -25,7 +25,7 @@ const (
 	atLast                = "@"                       // the one that the pattern ends with
 
 	// secretName may say that its value is a secret: isSecret decides.
-	secretName = `([\w.-]*(?:token|pass|secret|auth|cookie|credential|bearer|(?:api|access)[-_. ]?key)[\w.-]*)`
+	secretName = `([\w.-]*(?:token|pass|secret|auth|cookie|credential|bearer|(?:api|access)[-_.\s]?key)[\w.-]*)`
 	index      = `(?:\[\w*\])?[\])]*` // of a variable: TOKEN[0], env["TOKEN"]
 	setter     = `\b(?:set|setx|setenv|config|export|put|with|arg)[\s(]+(?:-\S+\s+)*|\blogin\s+\S+\s+`
 	// The rest of a command, to some word; in a word, what looks like its end is none.
@@ -60,7 +60,7 @@ var forms = []form{
 // key, and no otherWord, like the number of tokens, or the file that one is in.
 var (
 	// Short words count at the end only: --pass, not --pass-through.
-	secretWord = lazy(`token|passw|passphrase|secret|authorization|cookie|credential|(?:api|access|auth)[-_. ]?key|(?:pass|bearer|\bauth|_auth)\d*$`)
+	secretWord = lazy(`token|passw|passphrase|secret|authorization|cookie|credential|(?:api|access|auth)[-_.\s]?key|(?:pass|bearer|\bauth|_auth)\d*$`)
 	otherWord  = lazy(`^-*no[-_]|(?:max|min|num|total)[-_.]?(?:new[-_.]?)?token|tokens?[-_.]?per|tokeniz|passwordless|(?:by|com|over|sur|tres|under)pass$|` +
 		`(?:count|limit|length|size|ttl|timeout|file|path|dir|jar|stdin|type)s?$`)
 
@@ -159,11 +159,11 @@ func (f form) end(text string, name, start, last int) int {
 func unquote(text string) (plain string, at []int) {
 	b, at := make([]byte, 0, len(text)), make([]int, 1, len(text)+1)
 	for i := 0; i < len(text); {
-		c, escape := text[i], text[i:min(i+3, len(text))]
-		i++
-		if code, err := url.PathUnescape(escape); c == '%' && err == nil {
+		c := text[i]
+		if code, err := url.PathUnescape(text[i:min(i+3, len(text))]); c == '%' && err == nil {
 			c, i = code[0], i+2
 		}
+		i++
 		switch {
 		case strings.IndexByte(`'"\`, c) >= 0:
 			continue

@@ -38,16 +38,14 @@ Exit status: the command's own, or death by its signal; 126, 127 it cannot be ex
 Examples:
   dcelock --config scrape-targets.json -- ./scripts/run-discord-scrape-host.sh scrape
   dcelock --wait 6h -- ./scripts/run-discord-scrape-host.sh scrape
-  dcelock --status
 `
 
 // Usage is the text of --help, in lines that fit the terminal.
 func Usage() string {
 	width := 80
 	if size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-		width = int(size.Col)
+		width = min(max(int(size.Col), 40), 120) // no word is longer
 	}
-	width = min(max(width, 40), 120) // no word of usage is longer
 	var out strings.Builder
 	for line := range strings.Lines(usage) {
 		for len(line) > width+1 {
@@ -77,14 +75,11 @@ func BadFlag(said string) string {
 	case ok:
 		return flag + " needs a value; one that begins with - is put behind ="
 	}
-	unknown, guess, _ := strings.Cut(said, ", did you mean ")
+	unknown, _, _ := strings.Cut(strings.TrimPrefix(said, "unknown flag "), ", did you mean ")
 	for flags, why := range habits {
-		if slices.Contains(strings.Fields(flags), strings.TrimPrefix(unknown, "unknown flag ")) {
+		if slices.Contains(strings.Fields(flags), unknown) {
 			return flags + " are flags of flock(1), not of dcelock: " + why + "; leave it out"
 		}
-	}
-	if strings.HasPrefix(guess, "one of ") { // that is all there are
-		return unknown
 	}
 	return said
 }
@@ -92,10 +87,8 @@ func BadFlag(said string) string {
 // Version tells the source that this was built from: the tag, or the commit and
 // whether the tree was changed.
 func Version() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
-	}
-	return "of an unknown source"
+	info, _ := debug.ReadBuildInfo() // is in all that go build makes
+	return info.Main.Version
 }
 
 // Again is a command line with a wait put in, to be typed again; "" where that
