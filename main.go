@@ -181,7 +181,6 @@ func (line *commandLine) locked(signals *lock.Signals, log meta.Log) (status int
 		return 0, err
 	}
 	result, err := held.Run(command, lock.Options{Close: line.Close, Inner: lock.InnerLockFor(line.InnerLock, at, command, line.Close, log)}, signals)
-	held.Release()
 	return ended(result, err)
 }
 
@@ -253,11 +252,7 @@ func (line *commandLine) report(err error) int {
 		return 64 // EX_USAGE of sysexits.h, and so on below
 	}
 	if failed, ok := errors.AsType[*lock.Error](err); ok {
-		return statuses[failed.Kind]
+		return int(failed.Kind)
 	}
 	return 70 // EX_SOFTWARE: an error that no rule foresees
-}
-
-var statuses = map[lock.Kind]int{
-	lock.BadConfig: 65, lock.Missing: 66, lock.System: 71, lock.CannotOpen: 73, lock.CannotRun: 126, lock.NotFound: 127,
 }

@@ -9,29 +9,30 @@ import (
 	"dcelock/meta"
 )
 
-// A Kind is what sort of thing went wrong, so that the caller can choose an
-// exit status (contract, "Signals and exit status").
+// A Kind is what sort of thing went wrong: the exit status that tells of it
+// (contract, "Signals and exit status"; those below 100 are of sysexits.h).
 type Kind int
 
 // The kinds of Error.
 const (
-	BadConfig  Kind = iota + 1 // the config is not what it should be
-	Missing                    // the config, or the archive root's parent, is missing or unreadable
-	System                     // the system refused: no flock on this file system, no descriptors, no processes
-	CannotOpen                 // the lock file cannot be opened or made
-	CannotRun                  // the command is there and cannot be executed
-	NotFound                   // the command was not found
+	BadUsage   Kind = 64  // wrong usage
+	BadConfig  Kind = 65  // the config is not what it should be
+	Missing    Kind = 66  // the config, or the archive root's parent, is missing or unreadable
+	System     Kind = 71  // the system refused: no flock on this file system, no descriptors, no processes
+	CannotOpen Kind = 73  // the lock file cannot be opened or made
+	CannotRun  Kind = 126 // the command is there and cannot be executed
+	NotFound   Kind = 127 // the command was not found
 )
 
 // An Error is any failure but a held lock. Its text names the file, what is
 // wrong with it, and what to do where that is not plain.
 type Error struct {
 	Kind Kind
-	err  error
+	Err  error
 }
 
-func (e *Error) Error() string { return e.err.Error() }
-func (e *Error) Unwrap() error { return e.err }
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
 
 func fail(kind Kind, format string, args ...any) error {
 	return &Error{kind, fmt.Errorf(format, args...)}

@@ -2,8 +2,8 @@ package lock
 
 import (
 	"errors"
-	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -101,33 +101,19 @@ func openLink(path string) (fd int, err error) {
 }
 
 // openAgain is open(2) without waiting, tried again when it was interrupted, as
-// it may be on FUSE and network file systems. What a file server has given to a
-// client (a delegation or lease of fcntl(2)) has to be waited for, once it is
-// seen to be a regular file.
+// it may be on FUSE and network file systems, and until what a file server has
+// lent to a client (a lease of fcntl(2), a delegation) is given back, which the
+// first try asks for and the kernel enforces.
 func openAgain(path string, flags int, mode uint32) (fd int, err error) {
-	flags |= unix.O_CLOEXEC | unix.O_NOCTTY
 	for {
-		fd, err = unix.Open(path, flags|unix.O_NONBLOCK, mode)
-		if errors.Is(err, unix.EAGAIN) {
-			fd, err = openLeased(path, flags)
-		}
-		if !errors.Is(err, unix.EINTR) {
+		fd, err = unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, mode)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			time.Sleep(10 * time.Millisecond)
+		case !errors.Is(err, unix.EINTR):
 			return fd, err
 		}
 	}
-}
-
-func openLeased(path string, flags int) (fd int, err error) {
-	seen, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|flags&unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(seen)
-	var info unix.Stat_t
-	if err := unix.Fstat(seen, &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFREG {
-		return -1, unix.ENXIO
-	}
-	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", seen), flags&^(unix.O_NOFOLLOW|unix.O_CREAT), 0)
 }
 
 func cannotOpen(path string, err error) error {

@@ -2,13 +2,9 @@ package lock
 
 import (
 	"os"
-	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"dcelock/meta"
 )
 
 // skipVariable set to 1 tells a runner not to lock for itself.
@@ -20,26 +16,24 @@ type Options struct {
 	Inner InnerLock // what becomes of the locking that the command does for itself
 }
 
-// Run runs command under the lock and waits for it, passing signals on. It
-// returns how the command ended, or an error of kind CannotRun, NotFound or
-// System when it could not be started. The lock stays held either way, until
-// Release.
+// Run runs command under the lock, passing signals on to it, and releases the
+// lock when it has ended. It returns how the command ended, or an error of kind
+// CannotRun, NotFound or System when it could not be started.
 func (l *Lock) Run(command Command, options Options, signals *Signals) (syscall.WaitStatus, error) {
-	files := []uintptr{0, 1, 2}
-	if !options.Close && !l.nested {
-		// The command holds the lock as this process does, and goes on
-		// holding it should this process be killed.
-		files = handedOn(l.folder, l.file)
-	}
-	environment := withVariable(os.Environ(), heldVariable, l.at.Lock)
+	defer l.Release()
+	_ = os.Setenv(heldVariable, l.at.Lock)
 	switch options.Inner {
 	case InnerSkip:
-		environment = withVariable(environment, skipVariable, "1")
+		_ = os.Setenv(skipVariable, "1")
 	case InnerStaysOn:
-		environment = withVariable(environment, skipVariable, "")
+		_ = os.Unsetenv(skipVariable)
 	}
-	signals.dieOfArrived(l.Release)
-	return run(command, environment, files, signals)
+	if options.Close || l.nested {
+		return signals.run(command, handedOn())
+	}
+	// The command holds the lock as this process does, and goes on holding it
+	// should this process be killed.
+	return signals.run(command, handedOn(l.folder, l.file))
 }
 
 // RunUnlocked runs a command without a lock, in the caller's environment. Its
@@ -50,31 +44,7 @@ func RunUnlocked(words []string, signals *Signals) (syscall.WaitStatus, error) {
 		return 0, err
 	}
 	signals.Keep()
-	return run(command, os.Environ(), []uintptr{0, 1, 2}, signals)
-}
-
-func run(command Command, environment []string, files []uintptr, signals *Signals) (syscall.WaitStatus, error) {
-	var pid int
-	var err error
-	signals.unblocked(func() { pid, err = command.start(environment, files) })
-	if err != nil {
-		return 0, err
-	}
-	status, err := signals.wait(pid)
-	if err != nil {
-		return 0, fail(System, "waiting for command %s failed: %w", meta.Redact(command.Words[0]), err)
-	}
-	return status, nil
-}
-
-// withVariable is environment, which it takes over, with a variable that has
-// this value in place of any entry of its name; "" takes it out.
-func withVariable(environment []string, name, value string) []string {
-	environment = slices.DeleteFunc(environment, func(entry string) bool { return strings.HasPrefix(entry, name+"=") })
-	if value == "" {
-		return environment
-	}
-	return append(environment, name+"="+value)
+	return signals.run(command, handedOn())
 }
 
 // lowestFD is the lowest number of the lock's descriptors in the command: shell
@@ -83,30 +53,28 @@ func withVariable(environment []string, name, value string) []string {
 const lowestFD, lowestAtLeast = 500, 10
 
 // handedOn are the command's files, by their numbers: the caller's as they are,
-// and the lock's behind them. The child moves those to their high numbers: in
-// this process that would take some ten milliseconds, as the kernel makes a
-// larger table for several threads wait for an RCU grace period.
-func handedOn(locks ...int) (files []uintptr) {
+// and the lock's behind them, -1 for one that is not locked. The child moves
+// those to their high numbers: in this process that would take some ten
+// milliseconds, as the kernel makes a larger table for several threads wait for
+// an RCU grace period.
+func handedOn(locks ...int) []uintptr {
 	var limit unix.Rlimit
 	lowest := lowestFD
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < uint64(lowestFD+len(locks)) {
 		lowest = lowestAtLeast
 	}
-	const none = ^uintptr(0)
-	for next := 0; next < len(locks); {
+	files := []uintptr{0, 1, 2}
+	for len(locks) > 0 {
 		fd := len(files)
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		switch {
 		case err == nil && flags&unix.FD_CLOEXEC == 0:
-			files = append(files, uintptr(fd))
 		case fd >= lowest:
-			if files = append(files, none); locks[next] >= 0 {
-				files[fd] = uintptr(locks[next])
-			}
-			next++
+			fd, locks = locks[0], locks[1:]
 		default:
-			files = append(files, none)
+			fd = -1
 		}
+		files = append(files, uintptr(fd))
 	}
 	return files
 }
