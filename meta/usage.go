@@ -2,6 +2,7 @@ package meta
 
 import (
 	"os"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -91,22 +92,21 @@ func Version() string {
 	return info.Main.Version
 }
 
+// switches are the flags without a value that may stand in one word.
+var switches = regexp.MustCompile(`^-[noxeqv]+`)
+
 // Again is a command line with a wait put in, to be typed again; "" where that
-// cannot be shown, as a secret is hidden in it or it is too long. Its flags are as
-// they were typed, or, where those say how long to wait, plain (each as --NAME or
-// --NAME=VALUE) without what says so.
-func Again(typed, plain, command []string) string {
-	flags := slices.DeleteFunc(slices.Clone(plain), func(flag string) bool {
-		return flag == "--nonblock" || strings.HasPrefix(flag, "--wait=")
-	})
-	if len(flags) == len(plain) {
-		flags = typed
+// cannot be shown, as a secret is hidden in it or it is too long. It is as it was typed, without --nonblock, which does not go
+// with a wait; of several waits the last counts.
+func Again(flags, command []string) string {
+	words := os.Args[:1:1]
+	for _, typed := range flags {
+		flag := switches.ReplaceAllStringFunc(typed, func(s string) string { return strings.ReplaceAll(s, "n", "") })
+		if !strings.HasPrefix(flag, "--n") && (flag != "-" || flag == typed) {
+			words = append(words, flag)
+		}
 	}
-	words := append([]string{os.Args[0], "--wait", "1h"}, flags...)
-	if !slices.ContainsFunc(plain, func(flag string) bool { return strings.HasPrefix(flag, "--command=") }) {
-		words = slices.Concat(words, []string{"--"}, command)
-	}
-	text := Summary(words)
+	text := Summary(slices.Concat(words, []string{"--wait", "1h"}, command))
 	if strings.Contains(text, hidden) || strings.HasSuffix(text, mark) {
 		return ""
 	}
