@@ -65,8 +65,8 @@ func main() {
 // more words than flags can take: its time grows with their square.
 func (line *commandLine) parse(args []string) error {
 	few := args[:min(len(args), 100)]
-	parser := kong.Must(line, kong.Name("dcelock"), kong.NoDefaultHelp(), kong.KindMapper(reflect.String, kong.MapperFunc(asTyped)))
-	if _, err := parser.Parse(few); err != nil {
+	values := kong.KindMapper(reflect.String, kong.MapperFunc(asTyped))
+	if _, err := kong.Must(line, kong.Name("dcelock"), kong.NoDefaultHelp(), values).Parse(few); err != nil {
 		said := strings.Replace(err.Error(), "can't be used together", "do not go together", 1)
 		return wrong("%s", meta.BadFlag(said))
 	}
@@ -105,7 +105,8 @@ func (line *commandLine) check() error {
 	case len(line.Words) == 0:
 		return wrong("no command given")
 	case line.Words[0] != "" && strings.Trim(line.Words[0], "0123456789") == "", strings.HasSuffix(line.Words[0], ".lock"):
-		return wrong("%s looks like a lock file or a descriptor's number, as flock(1) takes one: dcelock finds the lock by a config, or DCE_SCRAPE_LOCK_FILE names it; give it the command alone", line.Words[0])
+		return wrong("%s looks like a lock file or a descriptor's number, as flock(1) takes one: dcelock finds "+
+			"the lock by a config, or DCE_SCRAPE_LOCK_FILE names it; give it the command alone", line.Words[0])
 	}
 	return nil
 }
@@ -125,7 +126,11 @@ func (line *commandLine) run(signals *lock.Signals) (ended syscall.WaitStatus, e
 		return line.locked(log, signals)
 	}
 	log.Warn("running without any lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
-	return lock.RunUnlocked(line.Words, signals)
+	command, err := lock.LookUp(line.Words)
+	if err != nil {
+		return 0, err
+	}
+	return signals.Run(command)
 }
 
 // locked runs the command under the lock, or says who holds that.
@@ -145,7 +150,14 @@ func (line *commandLine) locked(log meta.Log, signals *lock.Signals) (ended sysc
 	}
 	log.Detail("lock %s: %s", at.Lock, at.Reason)
 	if line.Status {
-		return line.status(at)
+		status, err := lock.Inspect(at)
+		if err == nil && line.Quiet == 0 {
+			err = lock.Printed(0, status.Print(os.Stdout, line.JSON))
+		}
+		if status.State == meta.Held {
+			ended = 1 << 8 // an exit with status 1
+		}
+		return ended, err
 	}
 	command, err := lock.LookUp(line.Words)
 	if err != nil {
@@ -156,22 +168,7 @@ func (line *commandLine) locked(log meta.Log, signals *lock.Signals) (ended sysc
 		return 0, err
 	}
 	inner := lock.InnerLockFor(*cmp.Or(line.InnerLock, new("auto")), at, command, line.Close, log)
-	return held.Run(command, lock.Options{Close: line.Close, Inner: inner}, signals)
-}
-
-// status prints what can be said of the lock.
-func (line *commandLine) status(at lock.Location) (ended syscall.WaitStatus, err error) {
-	status, err := lock.Inspect(at)
-	if err != nil {
-		return 0, err
-	}
-	if line.Quiet == 0 {
-		err = lock.Printed(0, status.Print(os.Stdout, line.JSON))
-	}
-	if status.State == meta.Held {
-		ended = 1 << 8 // an exit with status 1
-	}
-	return ended, err
+	return held.Run(command, line.Close, inner, signals)
 }
 
 type waitTime time.Duration

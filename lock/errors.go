@@ -40,10 +40,10 @@ func fail(kind Kind, format string, args ...any) error {
 
 // Printed makes an error of kind System of one in writing to standard output.
 func Printed(_ int, err error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		err = fail(System, "standard output cannot be written: %w", bare(err))
 	}
-	return fail(System, "standard output cannot be written: %w", bare(err))
+	return err
 }
 
 // A HeldError says that another run has the lock, and what is known of it.
@@ -67,8 +67,9 @@ func (e *HeldError) Lines(again string) (lines []string) {
 	}
 	if e.Itself {
 		lines = append(lines, e.Who()...)
-		return append(lines, "it is held above this run, which cannot be proven to be a part of that one and would wait for itself;",
-			"to go on as a part of it: run the command without this inner dcelock; to run apart: start it from a shell that is not below the holder")
+		return append(lines, "it is held above this run, which cannot be proven to be a part of that one "+
+			"and would wait for itself;", "to go on as a part of it: run the command without this inner dcelock; "+
+			"to run apart: start it from a shell that is not below the holder")
 	}
 	return append(lines, e.Refusal(again, e.Waited)...)
 }

@@ -13,23 +13,19 @@ import (
 // How the folder and the lock file are opened and locked: what the kernel is
 // asked, and what it may answer (contract, "What is locked, and the record").
 
-// errHeld is contention: another open file description has the lock.
-var errHeld = errors.New("the lock is held")
-
-// errNoLocks says that a file system has no flock(2) locks for this file.
-var errNoLocks = errors.New("no locks")
+var (
+	errHeld    = errors.New("the lock is held") // contention: another open file description has the lock
+	errNoLocks = errors.New("no locks")         // the file system has no flock(2) locks for this file
+)
 
 // openFolder opens the archive root. The error is errNoLocks where this user may
 // not read it, without which it cannot be locked.
 func openFolder(path string) (fd int, err error) {
 	fd, err = openAgain(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	switch {
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+	if errors.Is(err, os.ErrPermission) {
 		return -1, errNoLocks
-	case err != nil:
-		return -1, cannotOpen(path, err)
 	}
-	return fd, nil
+	return fd, cannotOpen(path, err)
 }
 
 // openFile opens the lock file, made when missing if that is asked for, and waits
@@ -40,12 +36,10 @@ func openFile(path string, make bool) (fd int, err error) {
 	// user's file in a sticky folder.
 	fd, err = openExisting(path, unix.O_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
-		if former := meta.Former(path); former != "" {
-			// Scripts lock the file alone: one of them has the lock of the
-			// file that was here, and is waited for like any holder.
-			if fd, err = openExisting(former, 0); err == nil {
-				return fd, nil
-			}
+		// Scripts lock the file alone: one of them may have the lock of the
+		// file that was here, and is waited for like any holder.
+		if fd, err = openExisting(meta.Former(path), 0); err == nil {
+			return fd, nil
 		}
 		if !make {
 			return -1, unix.ENOENT
@@ -55,25 +49,20 @@ func openFile(path string, make bool) (fd int, err error) {
 	if errors.Is(err, unix.ELOOP) {
 		fd, err = openLink(path)
 	}
-	if err != nil {
-		return -1, cannotOpen(path, err)
-	}
 	var info unix.Stat_t
-	if err := unix.Fstat(fd, &info); err != nil || info.Mode&unix.S_IFMT != unix.S_IFREG {
+	if unix.Fstat(fd, &info) == nil && info.Mode&unix.S_IFMT != unix.S_IFREG {
 		unix.Close(fd)
-		return -1, cannotOpen(path, unix.ENXIO)
+		fd, err = -1, unix.ENXIO
 	}
-	return fd, nil
+	return fd, cannotOpen(path, err)
 }
 
 // openExisting opens for writing, which NFS needs for LOCK_EX; for reading where
 // that is not allowed.
 func openExisting(path string, flags int) (fd int, err error) {
 	fd, err = openAgain(path, unix.O_RDWR|flags, 0)
-	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) {
-		if readable, readErr := openAgain(path, unix.O_RDONLY|flags, 0); readErr == nil {
-			return readable, nil
-		}
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return openAgain(path, unix.O_RDONLY|flags, 0)
 	}
 	return fd, err
 }
@@ -88,16 +77,15 @@ func openLink(path string) (fd int, err error) {
 	fd, err = openExisting(path, 0)
 	if errors.Is(err, unix.ENOENT) {
 		target, _ := os.Readlink(path)
-		return -1, fail(CannotOpen, "lock file %s is a link to %s, which is missing; make that file, or mend the link", path, target)
+		return -1, fail(CannotOpen, "lock file %s is a link to %s, which is missing; make that file, or mend the link",
+			path, target)
 	}
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.Fstat(fd, &file); err != nil || link.Uid != 0 && int(link.Uid) != os.Geteuid() && link.Uid != file.Uid {
+	if unix.Fstat(fd, &file) == nil && link.Uid != 0 && int(link.Uid) != os.Geteuid() && link.Uid != file.Uid {
 		unix.Close(fd)
-		return -1, fail(CannotOpen, "lock file %s is a link that %s made to another user's file; a link counts when its maker owns the file", path, meta.UserName(int(link.Uid)))
+		return -1, fail(CannotOpen, "lock file %s is a link that %s made to another user's file; "+
+			"a link counts when its maker owns the file", path, meta.UserName(int(link.Uid)))
 	}
-	return fd, nil
+	return fd, err
 }
 
 // openAgain is open(2) without waiting, tried again when it was interrupted, as
@@ -116,20 +104,20 @@ func openAgain(path string, flags int, mode uint32) (fd int, err error) {
 	}
 }
 
+// cannotOpen says of an error of open(2) what was opened, and what to do.
 func cannotOpen(path string, err error) error {
 	_, failed := errors.AsType[*Error](err)
+	var info unix.Stat_t
 	switch {
-	case failed:
+	case err == nil, failed:
 		return err
 	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
 		return fail(CannotOpen, "lock file %s is not a regular file", path)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return fail(System, "%s cannot be opened: %w (see ulimit -n)", path, err)
-	case errors.Is(err, unix.EACCES):
-		var info unix.Stat_t
-		if unix.Stat(path, &info) == nil {
-			return fail(CannotOpen, "lock file %s cannot be opened: %w: it belongs to %s and has the mode %04o; let its owner chmod a+rw it", path, err, meta.UserName(int(info.Uid)), info.Mode&0o7777)
-		}
+	case errors.Is(err, unix.EACCES) && unix.Stat(path, &info) == nil:
+		return fail(CannotOpen, "lock file %s cannot be opened: %w: it belongs to %s and has the mode %04o; "+
+			"let its owner chmod a+rw it", path, err, meta.UserName(int(info.Uid)), info.Mode&0o7777)
 	}
 	return fail(CannotOpen, "lock file %s cannot be opened or made: %w", path, err)
 }
@@ -146,7 +134,8 @@ func flock(fd int, path string, how int) error {
 			return errHeld
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EBADF):
-			return fail(System, "lock file %s cannot be locked: this file system needs the right to write to it for that, which this user has not; let its owner chmod a+w it", path)
+			return fail(System, "lock file %s cannot be locked: this file system needs the right to write to it "+
+				"for that, which this user has not; let its owner chmod a+w it", path)
 		default:
 			return fail(System, "%s cannot be locked: %w: flock: %w", path, errNoLocks, err)
 		}

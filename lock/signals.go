@@ -30,6 +30,7 @@ type Signals struct {
 	received []os.Signal   // what is passed on, unless it is ignored, and SIGCHLD
 	set      unix.Sigset_t // the same
 	callers  unix.Sigset_t // the mask that this process was started with
+	handler  sigaction     // Go's, the same for every signal
 	kept     atomic.Bool
 	ready    chan struct{} // closed when os/signal misses none any more
 }
@@ -38,19 +39,20 @@ type Signals struct {
 // takes the Go runtime a while, beside what else is done. It must be called on
 // the main thread, which runs nothing else than the goroutine that calls it.
 func Attend() *Signals {
-	s := &Signals{ready: make(chan struct{})}
+	s := &Signals{handler: act(unix.SIGURG, nil), ready: make(chan struct{})}
 	s.received = slices.DeleteFunc([]os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,
 		unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGCHLD}, signal.Ignored)
 	for _, sig := range s.received {
 		s.set.Val[0] |= 1 << (sig.(syscall.Signal) - 1)
 	}
-	// As PID 1 it would be deaf to them (pid_namespaces(7)): forward ends it.
-	for sig := syscall.Signal(1); sig <= 64 && os.Getpid() != 1; sig++ {
-		switch {
-		case sig == unix.SIGURG, sig == unix.SIGCHLD, sig == unix.SIGPIPE:
-			// The runtime's own; and messages to nobody end no run.
-		case actionOf(sig) == actionOf(unix.SIGURG):
-			setAction(sig, sigaction{})
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, nil, &s.callers)
+	if os.Getpid() != 1 { // which would be deaf to what it does not handle (pid_namespaces(7))
+		for sig := syscall.Signal(1); sig <= 64; sig++ {
+			// URG and CHLD are the runtime's own; and messages to nobody end no run.
+			kept := sig == unix.SIGURG || sig == unix.SIGCHLD || sig == unix.SIGPIPE
+			if !kept && act(sig, nil) == s.handler {
+				act(sig, &sigaction{})
+			}
 		}
 	}
 	go s.forward()
@@ -73,21 +75,23 @@ func (s *Signals) forward() {
 }
 
 // Keep makes signals wait for the command instead of ending this process. It
-// must be called on the main thread, once.
+// must be called on the main thread.
 func (s *Signals) Keep() {
 	<-s.ready
-	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &s.set, &s.callers)
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &s.set, nil)
 	s.kept.Store(true)
 	for _, sig := range s.received {
-		setAction(sig.(syscall.Signal), actionOf(unix.SIGURG)) // Go's
+		act(sig.(syscall.Signal), &s.handler)
 	}
 }
 
-// run starts a command with these files, by their numbers, passes signals on to
-// it, and returns how it ended. A signal that arrived before ends it before it
-// begins. One that arrives while it is being started is passed on wherever it
-// came from: the command may not have been there when the terminal sent it.
-func (s *Signals) run(command Command, files []uintptr) (status syscall.WaitStatus, err error) {
+// Run runs a command, which inherits the descriptors of these locks, passes
+// signals on to it, and returns how it ended, or an error of kind CannotRun,
+// NotFound or System when it could not be started. A signal that arrives before
+// that ends it before it begins; one that arrives meanwhile is passed on wherever
+// it came from: the command may not have been there when the terminal sent it.
+func (s *Signals) Run(command Command, locks ...int) (status syscall.WaitStatus, err error) {
+	s.Keep()
 	atOnce := &unix.Timespec{}
 	if sig, _ := s.next(atOnce); sig != 0 && sig != unix.SIGCHLD {
 		return syscall.WaitStatus(sig), nil
@@ -95,7 +99,7 @@ func (s *Signals) run(command Command, files []uintptr) (status syscall.WaitStat
 	// The command inherits the mask. What arrives meanwhile goes around by
 	// forward until it is blocked again.
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &s.callers, nil)
-	pid, err := command.start(os.Environ(), files)
+	pid, err := command.start(os.Environ(), handedOn(locks...))
 	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &s.set, nil)
 	if err != nil {
 		return 0, err
@@ -168,7 +172,7 @@ func DieBy(sig syscall.Signal) {
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	// signal.Reset is not enough: the Go runtime keeps its own handler for
 	// some signals.
-	setAction(sig, sigaction{})
+	act(sig, &sigaction{})
 	// To this thread: sent to the process, the main thread's sigtimedwait
 	// would take the signal.
 	runtime.LockOSThread()
@@ -178,8 +182,7 @@ func DieBy(sig syscall.Signal) {
 	os.Exit(128 + int(sig))
 }
 
-// sigaction is the kernel's struct sigaction (rt_sigaction(2)); the zero one is
-// the default.
+// sigaction is the kernel's struct sigaction; the zero one is the default.
 type sigaction struct {
 	handler, flags, restorer uintptr
 	mask                     uint64
@@ -187,13 +190,10 @@ type sigaction struct {
 
 const sigsetSize = 8 // bytes, of the kernel's sigset_t
 
-func actionOf(sig syscall.Signal) (action sigaction) {
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig),
-		0, uintptr(unsafe.Pointer(&action)), sigsetSize, 0, 0)
-	return action
-}
-
-func setAction(sig syscall.Signal, action sigaction) {
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig),
-		uintptr(unsafe.Pointer(&action)), 0, sigsetSize, 0, 0)
+// act sets what a signal does, unless action is nil, and returns what it did
+// before (rt_sigaction(2)).
+func act(sig syscall.Signal, action *sigaction) (before sigaction) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(action)),
+		uintptr(unsafe.Pointer(&before)), sigsetSize, 0, 0)
+	return before
 }
