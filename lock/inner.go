@@ -13,32 +13,34 @@ import (
 // holding, releasing"): beside this lock it would collide with it; without it,
 // where it guards another archive, that archive would have no lock at all.
 
-// An InnerLock is what DCE_SKIP_SCRAPE_LOCK says to a command.
-type InnerLock string
+// skipVariable set to 1 tells a runner not to lock for itself.
+const skipVariable = "DCE_SKIP_SCRAPE_LOCK"
 
+// What that variable is for a command.
 const (
-	InnerSkip    InnerLock = "1" // this lock does it
-	InnerStaysOn InnerLock = ""  // taken out, as an outer dcelock may have set it for another lock
+	skip    = "1" // this lock does it
+	staysOn = ""  // taken out, as an outer dcelock may have set it for another lock
 )
 
-// InnerLockFor decides for a command that runs under the lock at a location, by
-// what --inner-lock asks for: of auto, skip, unless the command may outlive the
-// lock or evidently guards another archive, of which it warns.
-func InnerLockFor(asked string, at Location, command Command, outlives bool, log meta.Log) InnerLock {
+// InnerLockFor is what DCE_SKIP_SCRAPE_LOCK says to a command that runs under the
+// lock at a location, "" for nothing, by what --inner-lock asks for: of auto, to
+// skip its own locking, unless the command may outlive the lock or evidently guards
+// another archive, of which it warns.
+func InnerLockFor(asked string, at Location, command Command, outlives bool, log meta.Log) string {
 	switch {
 	case asked == "skip":
-		return InnerSkip
+		return skip
 	case asked == "keep":
-		return InnerLock(os.Getenv(skipVariable))
+		return os.Getenv(skipVariable)
 	case outlives:
-		return InnerStaysOn
+		return staysOn
 	}
 	config, envFile := ownFiles(command.Words)
 	sets := variablesIn(envFile)
 	its, by := sets["DCE_SCRAPE_LOCK_FILE"], "the env file "+envFile+" sets DCE_SCRAPE_LOCK_FILE"
 	if value, ok := sets[skipVariable]; its == "" && ok && value != "1" {
 		log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", envFile, skipVariable, value, at.Lock)
-		return InnerStaysOn
+		return staysOn
 	}
 	if its = cmp.Or(its, os.Getenv("DCE_SCRAPE_LOCK_FILE")); its == "" {
 		theirs, _ := config.location() // none of no config, and of a broken one the command complains itself
@@ -46,10 +48,10 @@ func InnerLockFor(asked string, at Location, command Command, outlives bool, log
 	}
 	ours, exists := meta.FileAt(at.Lock)
 	if named, _ := meta.FileAt(its); its == "" || its == at.Lock || exists && named == ours {
-		return InnerSkip
+		return skip
 	}
 	log.Warn("the command guards another archive: %s; its lock is %s, and this run has the lock %s: the command's own locking stays on", by, its, at.Lock)
-	return InnerStaysOn
+	return staysOn
 }
 
 // ownFiles are the config and the env file that a runner goes by: those that its own

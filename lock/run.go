@@ -7,20 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// skipVariable set to 1 tells a runner not to lock for itself.
-const skipVariable = "DCE_SKIP_SCRAPE_LOCK"
-
 // Run runs command under the lock, passing signals on to it, and releases the
 // lock when it has ended. With close the command does not inherit the lock; inner
-// is what becomes of the locking that it does for itself. The results are those
-// of Signals.Run.
-func (l *Lock) Run(command Command, close bool, inner InnerLock, signals *Signals) (syscall.WaitStatus, error) {
+// is what InnerLockFor says. The results are those of Signals.Run.
+func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) (syscall.WaitStatus, error) {
 	defer l.Release()
 	_ = os.Setenv(heldVariable, l.at.Lock)
-	switch inner {
-	case InnerSkip:
-		_ = os.Setenv(skipVariable, "1")
-	case InnerStaysOn:
+	_ = os.Setenv(skipVariable, inner)
+	if inner == "" {
 		_ = os.Unsetenv(skipVariable)
 	}
 	if close || l.nested {

@@ -39,6 +39,7 @@ Exit status: the command's own, or death by its signal; 126, 127 it cannot be ex
 Examples:
   dcelock --config scrape-targets.json -- ./scripts/run-discord-scrape-host.sh scrape
   dcelock --wait 6h -- ./scripts/run-discord-scrape-host.sh scrape
+  dcelock --status
 `
 
 // Usage is the text of --help, in lines that fit the terminal.
@@ -96,8 +97,9 @@ func Version() string {
 var switches = regexp.MustCompile(`^-[noxeqv]+`)
 
 // Again is a command line with a wait put in, to be typed again; "" where that
-// cannot be shown, as a secret is hidden in it or it is too long. It is as it was typed, without --nonblock, which does not go
-// with a wait; of several waits the last counts.
+// cannot be shown, as a secret is hidden in it or it is too long. It is as it was
+// typed, without --nonblock, which does not go with a wait; of several waits the
+// last counts.
 func Again(flags, command []string) string {
 	words := os.Args[:1:1]
 	for _, typed := range flags {
