@@ -11,9 +11,9 @@ import (
 // hidden is shown in place of a secret.
 const hidden = "***"
 
-// form is one way in which a secret stands in a text, as unquote makes it. Group
-// 1 of its pattern is the lead, which stays readable; group 2, if any, a name in
-// it that has to say that a secret follows. That ends before one of stops.
+// form is one way in which a secret stands in a text, as unquote makes it: behind
+// group 1 of its pattern, if group 2, where there is one, is a name that says so,
+// and before one of stops.
 type form struct {
 	example string
 	pattern func() *regexp.Regexp
@@ -24,15 +24,16 @@ const (
 	atWord, atLine, atEnd = " \t\r\n;&|)", "\r\n", "" // stops
 	atLast                = "@"                       // the one that the pattern ends with
 
-	// secretName may say that its value is a secret: isSecret decides.
-	secretName = `([\w.-]*(?:token|pass|secret|auth|cookie|credential|bearer|(?:api|access)[-_.\s]?key)[\w.-]*)`
-	index      = `(?:\[\w*\])?[\])]*` // of a variable: TOKEN[0], env["TOKEN"]
-	setter     = `\b(?:set|setx|setenv|config|export|put|with|arg)[\s(]+(?:-\S+\s+)*|\blogin\s+\S+\s+`
+	// secretName says of its value that it is a secret, unless it has an otherWord.
+	// Short words count at the end only: --pass, not --pass-through.
+	secretName = `([\w.-]*(?:(?:token|passw|passphrase|secret|authorization|cookie|credential|(?:api|access|auth)[-_.\s]?key)[\w.-]*|` +
+		`(?:pass|bearer|\bauth|_auth)\d*))`
+	index  = `(?:\[\w*\])?[\])]*` // of a variable: TOKEN[0], env["TOKEN"]
+	setter = `\b(?:set|setx|setenv|config|export|put|with|arg)[\s(]+(?:-\S+\s+)*|\blogin\s+\S+\s+`
 	// The rest of a command, to some word; in a word, what looks like its end is none.
 	command = `(?:[^;&|\n]|[;&|][^\s;&|]|[;&|\n][^\f]*\f)*?[\s,]`
 
-	// discordToken is the shape of the tokens that Discord gives to bots
-	// and users: base64url of an id, of a time, and a signature; or mfa.….
+	// Discord's, for bots and users: base64url of an id, of a time, and a signature; or mfa.….
 	discordToken = `[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27}|mfa\.[\w-]{20}`
 	otherTokens  = `(?:gh[pousr]|github_pat)_\w{16}|\b(?:akia|asia)[a-z0-9]{16}\b|\b(?:xox[a-z]|xapp)-[\w-]{8}`
 )
@@ -40,13 +41,13 @@ const (
 var forms = []form{
 	{`TOKEN=a`, lazy(`(` + secretName + index + `[+?]?=+[>~]?)`), atWord},
 	{`token = a b`, lazy(`(` + secretName + index + `[ \t\f]+(?:[+?:]?=+>?|<<<)[ \t\f]*)`), atLine},
-	{`Authorization: Bot a`, lazy(`((?:^|[^\w/.-])/?` + secretName + `[ \t\f]*:\s*)`), atLine},
+	{`Authorization: Bot a`, lazy(`((?:^|[^\w/.-])/?` + secretName + `[ \t\f]*:[\s|>]*)`), atLine},
 	{`run Bearer a`, lazy(`((?:\bbearer|authorization:\s*(?:bot|basic|digest|token))\s+)`), atWord},
 	{`--token a`, lazy(`(\B-` + secretName + `[\s,]+)`), atWord},
 	{`set -x TOKEN a`, lazy(`((?:` + setter + `|(?:^|\s)[\w-]+\.)` + secretName + `[\s,]+(?:--?\w+[\s=]+)?)`), atWord},
 	{`putenv("TOKEN", "a")`, lazy(`([(\[]` + secretName + `\s*,\s*)`), atWord},
 	{`<token>a</token>`, lazy(`(<(?:[^<>]*\b(?:name|key|id)=|\w+:)?` + secretName + `(?:\s[^<>]*=[^<>]*)?>)`), atEnd},
-	{`{"name": "token", "value": "a"}`, lazy(`(\b(?:name|key|id)\s*[:=]\s*` + secretName + `[^{}<>]*?\bvalue\s*[:=])`), atEnd},
+	{`{"name": "token", "value": "a"}`, lazy(`(\b(?:name|key|id)\s*[:=]\s*` + secretName + `[^\w.{}<>-][^{}<>]*?\bvalue\s*[:=])`), atEnd},
 	{`DiscordChatExporter.Cli export -t a`, lazy(`(discordchatexporter` + command + `-t[\s=,]*)[^\s=,*]`), atWord},
 	{`curl -u user:a`, lazy(`(\bcurl\b` + command + `(?:-[a-z]*?u|--(?:proxy-)?user|-b)[\s=,]*)(?::|[^\s:=,*]+[:=])`), atWord},
 	{`https://user:a@host/`, lazy(`(://[^\s/:@\[]*:)(?:[^\s/?#]+|\d*[^\s\d/]\S*)@`), atLast}, // no port
@@ -56,14 +57,11 @@ var forms = []form{
 	{`ghp_ABCDEFGHIJKLMNOPQRSTUV`, lazy(`()(?:` + discordToken + `|` + otherTokens + `)`), atWord},
 }
 
-// A name says that what it names is a secret if it has a secretWord, like an API
-// key, and no otherWord, like the number of tokens, or the file that one is in.
 var (
-	// Short words count at the end only: --pass, not --pass-through.
-	secretWord = lazy(`token|passw|passphrase|secret|authorization|cookie|credential|(?:api|access|auth)[-_.\s]?key|(?:pass|bearer|\bauth|_auth)\d*$`)
-	otherWord  = lazy(`^-*no[-_]|(?:max|min|num|total)[-_.]?(?:new[-_.]?)?token|tokens?[-_.]?per|tokeniz|passwordless|(?:by|com|over|sur|tres|under)pass$|` +
+	// otherWord is in the names of what is no secret, like the number of tokens, or
+	// the file that one is in.
+	otherWord = lazy(`^-*no[-_]|(?:max|min|num|total)[-_.]?(?:new[-_.]?)?token|tokens?[-_.]?per|tokeniz|passwordless|(?:by|com|over|sur|tres|under)pass$|` +
 		`(?:count|limit|length|size|ttl|timeout|file|path|dir|jar|stdin|type)s?$`)
-
 	marked = lazy(`\x01+`)             // by hide
 	script = lazy(`\x00-[a-z]*c\x00$`) // what stands before one
 )
@@ -72,13 +70,13 @@ func lazy(pattern string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }
 
-// Redact hides the secrets (contract, "Files") in a text that may be a shell
-// command, a word of one, or a script. Redacting again changes nothing.
+// Redact hides the secrets (contract, "What is locked, and the record") in a text
+// that may be a shell command, a word of one, or a script. Redacting again changes
+// nothing.
 func Redact(text string) string { return redact("\n" + text)[1:] }
 
-// redact hides the secrets in a command's words, each with a NUL before it: all
-// of a word, spaces included, where an option, a variable or a header leads to it
-// or begins it. A script stays readable after a secret.
+// redact is Redact for a command's words, each with a NUL before it: all of a word
+// is hidden that a lead leads to or begins, unless it is a script.
 func redact(text string) string {
 	for range 5 { // what was hidden may uncover another form, but not often
 		before := text
@@ -102,7 +100,7 @@ func hide(text string) string {
 		rest, at := plain, at
 		for m := find(rest); m != nil; m = find(rest) {
 			name := rest[m[len(m)-2]:m[len(m)-1]]
-			if len(m) == 4 || secretWord().MatchString(name) && !otherWord().MatchString(name) {
+			if len(m) == 4 || !otherWord().MatchString(name) {
 				start := at[m[3]]
 				end := f.end(text, at[m[len(m)-2]], start, at[m[1]-1])
 				copy(found[start:end], strings.Repeat("\x01", end-start))
@@ -113,8 +111,8 @@ func hide(text string) string {
 	return marked().ReplaceAllLiteralString(string(found), hidden)
 }
 
-// harmless tells whether plain has none of the forms: most commands have none, and
-// the forms cost more than all the rest of a run.
+// harmless tells, as the forms cost more than all the rest of a run, whether plain
+// has none of them.
 func harmless(plain string) bool {
 	const hints = "token pass secret auth cookie credential bearer key curl discordchatexporter :// webhooks mfa. gh akia asia xox xapp"
 	hasHint := func(hint string) bool { return strings.Contains(plain, hint) }

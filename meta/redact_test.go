@@ -74,6 +74,7 @@ func TestSecretsAreHidden(t *testing.T) {
 func TestSecretsInForeignRecords(t *testing.T) {
 	for text, want := range map[string]string{
 		"run --token S3CRET on":                            "run --token *** on",
+		"password: |\n  S3CRET\nnext: 1":                   "password: |\n  ***\nnext: 1",
 		"run --token=S3CRET on":                            "run --token=*** on",
 		"env DISCORD_TOKEN=S3CRET run on":                  "env DISCORD_TOKEN=*** run on",
 		"DiscordChatExporter.Cli export -t S3CRET -c 1":    "DiscordChatExporter.Cli export -t *** -c 1",

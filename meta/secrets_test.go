@@ -149,6 +149,8 @@ var shapesOfText = []struct{ text, want string }{
 	{`run --pass-through yes --bypass yes --compass north`, "="},
 	{`git log --author me --authority x; authorize user; bypass=1 compass: 2`, "="},
 	{`cat /home/token/secrets/password.txt next`, "="},
+	{`[{"name":"author","value":"a"},{"name":"pass-through","value":"b"}]`, "="},
+	{"authentication:\n  token: S3CRET", "authentication:\n  token: ***"},
 	{`docker run -v /run/secrets:/run/secrets:ro image`, "="},
 	{`git clone git@github.com:org/repo`, "="},
 	{`git clone ssh://git@github.com/org/repo https://git@github.com/org/repo`, `git clone ssh://git@github.com/org/repo https://***@github.com/org/repo`},

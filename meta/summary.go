@@ -15,7 +15,7 @@ const (
 
 // Summary is a command as the record and the messages show it: without its
 // secrets, each word quoted for a shell where it needs it, one line of
-// printable text, at most 500 bytes (contract, "Files").
+// printable text, at most 500 bytes (contract, "What is locked, and the record").
 func Summary(words []string) string {
 	text := "\x00" + strings.Join(words, "\x00")
 	if len(text) > mostRead {

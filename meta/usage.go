@@ -77,19 +77,29 @@ func BadFlag(said string) string {
 	case ok:
 		return flag + " needs a value; one that begins with - is put behind ="
 	}
-	unknown, _, _ := strings.Cut(strings.TrimPrefix(said, "unknown flag "), ", did you mean ")
+	flag, unknown := strings.CutPrefix(said, "unknown flag ")
+	flag, _, _ = strings.Cut(flag, ", did you mean ")
 	for flags, why := range habits {
-		if slices.Contains(strings.Fields(flags), unknown) {
-			return flags + " are flags of flock(1), not of dcelock: " + why + "; leave it out"
+		if slices.Contains(strings.Fields(flags), flag) {
+			return "flock(1) has " + flags + " and dcelock has not: " + why + "; leave it out"
 		}
+	}
+	if unknown && len(flag) == 2 {
+		return "there is no flag " + flag // kong would name all that are
 	}
 	return said
 }
+
+// archived is filled in by `git archive` (gitattributes(5), export-subst).
+const archived = "$Format:%(describe:tags=true) %h$"
 
 // Version tells the source that this was built from: the tag, or the commit and
 // whether the tree was changed.
 func Version() string {
 	info, _ := debug.ReadBuildInfo() // is in all that go build makes
+	if info.Main.Version == "(devel)" && archived[0] != '$' {
+		return strings.Fields(archived)[0]
+	}
 	return info.Main.Version
 }
 
