@@ -149,19 +149,18 @@ func reachedBoth(sig syscall.Signal, code int32, command int) bool {
 	switch {
 	case group != unix.Getpgrp():
 		return false
-	case sig == unix.SIGINT, sig == unix.SIGQUIT:
-		return code == fromKernel || code == fromForward && inForeground()
+	case sig == unix.SIGHUP:
+		return code == fromKernel && session != os.Getpid()
+	case sig != unix.SIGINT && sig != unix.SIGQUIT:
+		return false
+	case code == fromForward:
+		// If it was typed, it went to the terminal's foreground group.
+		tty, _ := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		defer unix.Close(tty)
+		foreground, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
+		return err == nil && foreground == group
 	}
-	return sig == unix.SIGHUP && code == fromKernel && session != os.Getpid()
-}
-
-// inForeground tells whether this process is in the foreground group of its
-// terminal, which gets the signals that are typed there.
-func inForeground() bool {
-	tty, _ := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_CLOEXEC, 0) // -1 has none
-	defer unix.Close(tty)
-	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
+	return code == fromKernel
 }
 
 // DieBy ends this process by a signal, as its command was ended by it, so that

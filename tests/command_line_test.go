@@ -88,6 +88,18 @@ var vocabulary = strings.Split("-n --nonblock --nb --nonblocking -w --wait --tim
 	"--wait=0 --wait=0.5 --wait= --timeout=forever --wait=-1 --config=c --config= --inner-lock=keep --inner-lock=x --conflict-exit-code=75 --conflict-exit-code=256 "+
 	"-w0 -w1m -wx -E0 -E255 -E256 -nq -qv -nE75 -ow0 -x -e --exclusive -xnE75 -csay --command=say --inner-lock=auto -s -u -F --fcntl -y -- --- - --confg -ny x.lock 0 0.5 1m forever keep 75 x say say say -- -- =", " ")
 
+// What is not UTF-8 is read as it was typed: the config's name, and a script.
+func TestWordsThatAreNotUTF8(t *testing.T) {
+	s := newArchive(t)
+	config := s.a + "/Gr\xf6\xdfe.json"
+	write(t, config, slurp(t, s.a+"/config/scrape-targets.json"))
+	for _, flag := range [][]string{{"--config", config}, {"--config=" + config}} {
+		if r := s.dcelock(append(flag, "-c", "printf %s '\xf6\xdf'")...).run(t); r.status != 0 || r.stdout != "\xf6\xdf" {
+			t.Errorf("%q: %+v", flag, r)
+		}
+	}
+}
+
 // Random command lines are read as the contract says: what runs, runs with its own
 // words; and what is wrong is refused with status 64, and runs nothing.
 func FuzzCommandLine(f *testing.F) {
