@@ -46,13 +46,13 @@ func Attend() *Signals {
 		s.set.Val[0] |= 1 << (sig.(syscall.Signal) - 1)
 	}
 	_ = unix.PthreadSigmask(unix.SIG_BLOCK, nil, &s.callers)
-	if os.Getpid() != 1 { // which would be deaf to what it does not handle (pid_namespaces(7))
-		for sig := syscall.Signal(1); sig <= 64; sig++ {
-			// URG and CHLD are the runtime's own; and messages to nobody end no run.
-			kept := sig == unix.SIGURG || sig == unix.SIGCHLD || sig == unix.SIGPIPE
-			if !kept && act(sig, nil) == s.handler {
-				act(sig, &sigaction{})
-			}
+	for sig := syscall.Signal(1); sig <= 64; sig++ {
+		// URG and CHLD are the runtime's own; messages to nobody end no run; and
+		// PID 1 would be deaf to what it does not handle (pid_namespaces(7)).
+		kept := sig == unix.SIGURG || sig == unix.SIGCHLD || sig == unix.SIGPIPE ||
+			os.Getpid() == 1 && slices.Contains(s.received, os.Signal(sig))
+		if !kept && act(sig, nil) == s.handler {
+			act(sig, &sigaction{})
 		}
 	}
 	go s.forward()
