@@ -130,8 +130,10 @@ func flock(fd int, path string, how int) error {
 		switch err := unix.Flock(fd, unix.LOCK_EX|how); {
 		case err == nil:
 			return nil
-		case errors.Is(err, unix.EWOULDBLOCK):
+		case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EACCES) && how == unix.LOCK_NB:
 			return errHeld
+		case errors.Is(err, unix.EACCES):
+			time.Sleep(100 * time.Millisecond) // CIFS says so of contention, and does not wait for its end
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EBADF):
 			return fail(System, "lock file %s cannot be locked: this file system needs the right to write to it "+
