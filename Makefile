@@ -9,6 +9,7 @@
 # make lint     gofmt, go vet, staticcheck, shellcheck
 # make check    lint, and test with the race detector
 # make install  install it below PREFIX (and DESTDIR); make uninstall removes it
+# make clean    remove the binary
 # make help     list these
 
 PREFIX ?= /usr/local

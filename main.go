@@ -104,11 +104,21 @@ func (line *commandLine) check() error {
 		line.Words = []string{cmp.Or(os.Getenv("SHELL"), "/bin/sh"), "-c", *line.Command}
 	case len(line.Words) == 0:
 		return wrong("no command given")
-	case line.Words[0] != "" && strings.Trim(line.Words[0], "0123456789") == "", strings.HasSuffix(line.Words[0], ".lock"):
+	case looksLikeLock(line.Words):
 		return wrong("%s looks like a lock file or a descriptor's number, as flock(1) takes one: dcelock finds "+
 			"the lock by a config, or DCE_SCRAPE_LOCK_FILE names it; give it the command alone", line.Words[0])
 	}
 	return nil
+}
+
+// looksLikeLock tells whether words begin with a lock, as flock(1) has it: with the
+// number of a descriptor, a lock file, or what is no program with -c behind it.
+func looksLikeLock(words []string) bool {
+	if len(words) > 1 && words[1] == "-c" {
+		_, err := lock.LookUp(words)
+		return err != nil
+	}
+	return words[0] != "" && strings.Trim(words[0], "0123456789") == "" || strings.HasSuffix(words[0], ".lock")
 }
 
 // run carries out what the command line asks for, and returns how the command

@@ -45,10 +45,13 @@ func readConfig(from source) (root string, names bool, err error) {
 	if home, err := os.UserHomeDir(); err == nil && strings.HasPrefix(root+"/", "~/") {
 		root = home + root[1:]
 	}
-	// A relative one would be another lock in every working directory, and
-	// scripts that read the same config drop white space and NUL.
-	if root != "" && (root[0] != '/' || strings.TrimSpace(root) != root || strings.ContainsRune(root, 0)) {
-		err = fail(BadConfig, "%v: archive_root %q is not an absolute path (begin it with /, or with ~/ where HOME is set), or has white space at its ends or a NUL character", from, root)
+	switch {
+	case strings.TrimSpace(root) != root: // which scripts that read the same config drop, as they do NUL
+		err = fail(BadConfig, "%v: archive_root %q has white space at its ends; take it out", from, root)
+	case strings.ContainsRune(root, 0):
+		err = fail(BadConfig, "%v: archive_root %q holds a NUL character", from, root)
+	case root != "" && root[0] != '/': // another lock in every working directory
+		err = fail(BadConfig, "%v: archive_root %q is not an absolute path; begin it with /, or with ~/ where HOME is set", from, root)
 	}
 	return root, names, err
 }

@@ -67,9 +67,9 @@ func (e *HeldError) Lines(again string) (lines []string) {
 	}
 	if e.Itself {
 		lines = append(lines, e.Who()...)
-		return append(lines, "it is held above this run, which cannot be proven to be a part of that one "+
-			"and would wait for itself;", "to go on as a part of it: run the command without this inner dcelock; "+
-			"to run apart: start it from a shell that is not below the holder")
+		return append(lines, "it is held above this run, which would wait for itself, as nothing proves it to be a part of that one",
+			"to go on as a part of it: run the command without this inner dcelock",
+			"to run apart from it: start it from a shell that is not below the holder")
 	}
 	return append(lines, e.Refusal(again, e.Waited)...)
 }

@@ -19,16 +19,14 @@ func (at Location) makeFolder(log meta.Log) error {
 	if err != nil || !missing {
 		return err
 	}
-	mkdir, folder := os.MkdirAll, folderOf(at.Lock)
+	mkdir, folder := os.MkdirAll, strings.TrimSuffix(folderOf(at.Lock), "/.")
 	if at.Config != "" {
 		mkdir, folder = os.Mkdir, strings.TrimRight(at.Folder, "/")
 	}
 	if err := mkdir(folder, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
 	}
-	if at.Config != "" {
-		log.Note("made the archive root %s, which was missing", at.Folder)
-	}
+	log.Note("made the folder %s, which was missing", folder)
 	return nil
 }
 
@@ -38,9 +36,6 @@ func (at Location) makeFolder(log meta.Log) error {
 func (at Location) checkFolder() (missing bool, err error) {
 	_, err = os.Stat(folderOf(at.Lock))
 	missing = errors.Is(err, fs.ErrNotExist)
-	if at.Config == "" {
-		return missing, nil // any other fault shows when the lock file is opened
-	}
 	root := strings.TrimRight(at.Folder, "/")
 	if point := unmounted(root); point != "" {
 		return false, fail(Missing, "archive root %s lies on %s, which /etc/fstab names and which is not mounted now; is the drive mounted? (mount %s)", root, point, meta.Summary([]string{point}))
@@ -48,6 +43,8 @@ func (at Location) checkFolder() (missing bool, err error) {
 	switch {
 	case err == nil:
 		return false, nil
+	case at.Config == "":
+		return missing, nil // any other fault shows when the lock file is opened
 	case !missing && exists(root):
 		return false, fail(CannotOpen, "archive root %s cannot be used: %w", root, bare(err))
 	case !missing: // for its parent's sake

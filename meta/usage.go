@@ -18,13 +18,14 @@ const usage = `Usage: dcelock [flags] [--] COMMAND [ARG...]
 Runs COMMAND only while no other run has the same scrape archive, and says who has it. The first word that is not a flag begins COMMAND.
 
   --config FILE   scrape config (JSON) that names archive_root
-  -n, --nonblock   fail at once when the lock is held; so it is without --wait
-  -w, --wait TIME   wait so long: seconds (30, 0.5), 90s, 2h, or forever
+  -n, --nonblock   fail at once when the lock is held (the default)
+  -w, --wait, --timeout TIME   wait so long: seconds (30, 0.5), 90s, 2h, or forever
   -E, --conflict-exit-code N   exit status when the lock is held (1)
   -c, --command SCRIPT   run SCRIPT by $SHELL -c, else /bin/sh -c
-  -o, --close   COMMAND does not inherit the lock: for what starts daemons; any kill of dcelock then frees the lock while the work goes on
-  --inner-lock auto|skip|keep   what a runner is told of its own locking: auto (the default) and skip export DCE_SKIP_SCRAPE_LOCK=1, auto not to one that guards another archive; keep leaves the variable as it is
-  --status   say who holds the lock, run nothing: exit 0 when nobody does, 1 when somebody does; --json as one JSON object
+  -o, --close   COMMAND does not inherit the lock: for what starts daemons; any kill can then free the lock while the work goes on
+  --inner-lock auto|skip|keep   what a runner is told of its own locking: skip exports DCE_SKIP_SCRAPE_LOCK=1; auto (the default) does so unless the runner guards another archive; keep leaves the variable as it is
+  --status   say who holds the lock, run nothing: exit 0 when nobody does, 1 when somebody does
+  --json   with --status: as one JSON object
   -q, --quiet   no notes; twice: nothing at all when the lock is held
   -v, --verbose   also which lock, why that one, how long it took
   -x, -e, --exclusive   accepted, as it is always so
@@ -34,11 +35,11 @@ Which lock: $DCE_SCRAPE_LOCK_FILE; else .dce-scrape.lock in the archive_root of 
 Which config: --config; $DCE_CONFIG_FILE; the one that COMMAND names (--config X); config/scrape-targets.json of the checkout that COMMAND lies in; that of the working directory. $DCE_REPO_ROOT is the repository root.
 Also: $DCE_SCRAPE_LOCK_WAIT is --wait; DCE_SKIP_SCRAPE_LOCK=1 runs without any lock. COMMAND gets DCE_SCRAPE_LOCK_HELD, the lock file.
 
-Exit status: the command's own, or death by its signal; 126, 127 it cannot be executed, was not found; 1 (-E) the lock is held; 64 wrong usage; 65 the config is not what it should be; 66 it is missing, or the archive root's parent is; 71 the system refused; 73 the lock file cannot be opened.
+Exit status: the command's own, or death by its signal; 126, 127 it cannot be executed, was not found; 1 (-E) the lock is held; 64 wrong usage; 65 the config is not what it should be; 66 it cannot be read, or the archive root cannot be reached; 71 the system refused (no locks, descriptors or processes); 73 the lock file cannot be opened.
 
 Examples:
-  dcelock --config scrape-targets.json -- ./scripts/run-discord-scrape-host.sh scrape
-  dcelock --wait 6h -- ./scripts/run-discord-scrape-host.sh scrape
+  dcelock --config c.json -- ./run.sh
+  dcelock --wait 6h -- ./run.sh scrape
   dcelock --status
 `
 
@@ -103,18 +104,29 @@ func Version() string {
 	return info.Main.Version
 }
 
-// switches are the flags without a value that may stand in one word.
-var switches = regexp.MustCompile(`^-[noxeqv]+`)
-
 // Again is a command line with a wait put in, to be typed again; "" where that
 // cannot be shown, as a secret is hidden in it or it is too long. It is as it was
-// typed, without --nonblock, which does not go with a wait; of several waits the
-// last counts.
+// typed, but for flags that say how long to wait, and with the variables that say
+// which lock, as they may have stood in front of it.
 func Again(flags, command []string) string {
-	words := os.Args[:1:1]
-	for _, typed := range flags {
-		flag := switches.ReplaceAllStringFunc(typed, func(s string) string { return strings.ReplaceAll(s, "n", "") })
-		if !strings.HasPrefix(flag, "--n") && (flag != "-" || flag == typed) {
+	var words []string
+	for _, name := range []string{"DCE_SCRAPE_LOCK_FILE", "DCE_CONFIG_FILE", "DCE_REPO_ROOT"} {
+		if value := os.Getenv(name); value != "" {
+			words = append(words, name+"="+value)
+		}
+	}
+	if len(words) > 0 {
+		words = slices.Insert(words, 0, "env")
+	}
+	words = append(words, os.Args[0])
+	for i := 0; i < len(flags); i++ {
+		flag := switches.ReplaceAllStringFunc(flags[i], func(s string) string { return strings.ReplaceAll(s, "n", "") })
+		switch {
+		case flag == "-" && flags[i] != "-", strings.HasPrefix(flag, "--n"):
+		case slices.Contains([]string{"-w", "--wait", "--timeout"}, flag):
+			i++ // its value
+		case strings.HasPrefix(flag, "-w"), strings.HasPrefix(flag, "--wait="), strings.HasPrefix(flag, "--timeout="):
+		default:
 			words = append(words, flag)
 		}
 	}
@@ -124,3 +136,6 @@ func Again(flags, command []string) string {
 	}
 	return text
 }
+
+// switches are the flags without a value that may stand in one word.
+var switches = regexp.MustCompile(`^-[noxeqv]+`)

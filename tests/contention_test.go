@@ -189,6 +189,25 @@ func TestWaitingAdviceWorksWhenTyped(t *testing.T) {
 	}
 }
 
+// A variable that stood in front of the command line says which lock, too.
+func TestWaitingAdviceNamesTheVariables(t *testing.T) {
+	for _, variable := range []string{"DCE_CONFIG_FILE=<a>/config/scrape-targets.json", "DCE_SCRAPE_LOCK_FILE=<root>/.dce-scrape.lock", "DCE_REPO_ROOT=<a>"} {
+		s, other := newArchive(t), newArchive(t)
+		holder := s.hold()
+		refused := call{argv: []string{binary, "--", "echo", "ran"}, dir: other.a, env: s.fillAll([]string{variable})}.run(t)
+		_, advice, _ := strings.Cut(refused.stderr, "dcelock: to wait for it: ")
+		advice, _, _ = strings.Cut(advice, "\n")
+		p := call{argv: []string{"bash", "-c", "exec " + advice}, dir: other.a}.start(t)
+		select {
+		case <-p.done:
+			t.Errorf("%s: does not wait but %+v", advice, p.wait())
+		case <-waiting(p):
+			holder.end()
+			p.wait().wants(t, 0)
+		}
+	}
+}
+
 // waiting is closed when the process sleeps in flock(2).
 func waiting(p *process) <-chan struct{} {
 	sleeps := make(chan struct{})

@@ -18,7 +18,7 @@ func TestUsageErrors(t *testing.T) {
 		{"--status", "touch", "ran"}, {"--status", "-w", "5"}, {"--status", "-n"}, {"--status", "--close"}, {"--json"}, {"--json", "touch", "ran"},
 		// What flock(1) has, and there is not here.
 		{"-s", "touch", "ran"}, {"--shared", "touch", "ran"}, {"-u", "touch", "ran"}, {"-F", "touch", "ran"}, {"--fcntl", "touch", "ran"},
-		{"9", "touch", "ran"}, {"my.lock", "touch", "ran"},
+		{"9", "touch", "ran"}, {"my.lock", "touch", "ran"}, {"/tmp/scrape", "-c", "touch ran"},
 	} {
 		r := s.dcelock(args...).run(t)
 		r.wants(t, 64, "dcelock: ", "dcelock --help")

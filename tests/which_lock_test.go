@@ -26,7 +26,7 @@ func TestWhichLock(t *testing.T) {
 		{name: "the flag beats the environment", env: []string{"DCE_CONFIG_FILE=/nowhere.json"}, flags: []string{"--config", "<b>/config/scrape-targets.json"}, want: "<root>/.dce-scrape.lock"},
 		{name: "repository root in the environment", dir: "/", env: []string{"DCE_REPO_ROOT=<b>"}, want: "<root>/.dce-scrape.lock"},
 		{name: "empty variables are unset ones", env: []string{"DCE_CONFIG_FILE=", "DCE_REPO_ROOT=", "DCE_SCRAPE_LOCK_FILE="}, want: "<root>/.dce-scrape.lock"},
-		{name: "override", env: []string{"DCE_SCRAPE_LOCK_FILE=<dir>/deep/er/my.lock"}, flags: []string{"--config", "/nowhere.json"}, want: "<dir>/deep/er/my.lock"},
+		{name: "override", env: []string{"DCE_SCRAPE_LOCK_FILE=<dir>/deep/er/my.lock"}, flags: []string{"--config", "/nowhere.json"}, want: "<dir>/deep/er/my.lock", message: "made the folder <dir>/deep/er, which was missing"},
 		{name: "byte order mark", prepare: func(s *archive) { s.config("\uFEFF" + `{"archive_root": "<root>"}`) }, want: "<root>/.dce-scrape.lock"},
 		{name: "trailing slashes", prepare: func(s *archive) { s.config(`{"archive_root": "<root>//"}`) }, want: "<root>/.dce-scrape.lock"},
 		{name: "home", env: []string{"HOME=<dir>"}, prepare: func(s *archive) { s.config(`{"archive_root": "~/archive"}`) }, want: "<root>/.dce-scrape.lock"},
