@@ -22,8 +22,8 @@ type FileSystem struct {
 // usual are the types of the file systems that most hosts have, by their magic
 // numbers (statfs(2)).
 var usual = map[int64]string{
-	unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs",
-	unix.OVERLAYFS_SUPER_MAGIC: "overlay", unix.F2FS_SUPER_MAGIC: "f2fs", 0x2FC12FC1: "zfs", 0xCA451A4E: "bcachefs",
+	unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
+	unix.TMPFS_MAGIC: "tmpfs", unix.OVERLAYFS_SUPER_MAGIC: "overlay",
 }
 
 // TypeAt is the type of the file system that an open file lies on. Without a
@@ -40,57 +40,49 @@ func TypeAt(fd int, path string) string {
 // FileSystemAt is the file system that a path lies on. It is found by the
 // mount's id (statx(2), Linux 5.8) and not by stat's device, which is another
 // one on btrfs and overlay.
-func FileSystemAt(path string) FileSystem {
+func FileSystemAt(path string) (found FileSystem) {
 	var info unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &info)
-	if err != nil || info.Mask&unix.STATX_MNT_ID == 0 {
-		return FileSystem{}
+	if unix.Statx(unix.AT_FDCWD, path, unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &info) != nil {
+		return found
 	}
-	id := strconv.FormatUint(info.Mnt_id, 10) + " "
 	list, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(list)) {
-		if strings.HasPrefix(line, id) {
-			fs, _ := parseMount(line)
-			return fs
+		if strings.HasPrefix(line, strconv.FormatUint(info.Mnt_id, 10)+" ") {
+			found, _ = parseMount(line)
 		}
 	}
-	return FileSystem{}
+	return found
 }
 
 // parseMount reads a line of mountinfo:
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
 func parseMount(line string) (FileSystem, bool) {
-	fields := strings.Fields(line)
-	_, after, found := strings.Cut(line, " - ")
-	super := strings.Fields(after)
-	if len(fields) < 6 || !found || len(super) < 3 {
+	mount, super, _ := strings.Cut(line, " - ")
+	fields := strings.Fields(super)
+	var id, parent, major, minor uint32
+	_, err := fmt.Sscanf(mount, "%d %d %d:%d", &id, &parent, &major, &minor)
+	if err != nil || len(fields) < 3 {
 		return FileSystem{}, false
 	}
-	var major, minor uint32
-	_, err := fmt.Sscanf(fields[2], "%d:%d", &major, &minor)
-	options := append(strings.Split(fields[5], ","), strings.Split(super[2], ",")...)
-	return FileSystem{super[0], super[1], fmt.Sprintf("%02x:%02x", major, minor), options}, err == nil
+	return FileSystem{fields[0], fields[1], fmt.Sprintf("%02x:%02x", major, minor), strings.Split(fields[2], ",")}, true
 }
+
+// shared are the types of the file systems of several hosts.
+var shared = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p", "virtiofs"}
 
 // SharedType tells whether a file system of this type may show an archive that
 // other hosts or other mounts see too, each with locks of its own.
 func SharedType(name string) bool {
-	overNetwork := []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p", "virtiofs"}
-	return slices.Contains(overNetwork, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
+	return slices.Contains(shared, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
 }
 
-// passNoLocksOn are the FUSE file systems of remote storage that leave locks to
-// the kernel, which keeps them to this host.
-var passNoLocksOn = []string{"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs", "fuse.vmhgfs-fuse"}
-
-// localLockOptions are mount options that keep locks to this host (nfs(5),
-// mount.cifs(8)), by the type of the file system.
-var localLockOptions = map[string][]string{
-	"nfs":  {"nolock", "local_lock=flock", "local_lock=all"},
-	"nfs4": {"nolock", "local_lock=flock", "local_lock=all"},
-	"cifs": {"nobrl"},
-	"smb3": {"nobrl"},
+// local are the FUSE file systems of remote storage that leave locks to the
+// kernel, which keeps them to this host, and the mount options that keep them
+// to it as well (nfs(5), mount.cifs(8)).
+var local = []string{
+	"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs", "fuse.vmhgfs-fuse",
+	"nolock", "local_lock=flock", "local_lock=all", "nobrl",
 }
 
 // HostLocal is a sentence that says why a lock on this file system excludes
@@ -98,16 +90,17 @@ var localLockOptions = map[string][]string{
 // does not.
 func (fs FileSystem) HostLocal() string {
 	reason := ""
-	for _, option := range localLockOptions[fs.Type] {
-		if slices.Contains(fs.options, option) {
+	for _, option := range fs.options {
+		if slices.Contains(local, option) {
 			reason = "is mounted with the option " + option
 		}
 	}
-	if slices.Contains(passNoLocksOn, fs.Type) {
+	if slices.Contains(local, fs.Type) {
 		reason = "passes no locks on to its server"
 	}
 	if reason == "" {
 		return ""
 	}
-	return fmt.Sprintf("the lock keeps out runs of this host only, because %s (%s) %s; make sure that no other host scrapes into the same archive", Printable(fs.Source), fs.Type, reason)
+	return fmt.Sprintf("the lock keeps out runs of this host only, because %s (%s) %s; "+
+		"make sure that no other host scrapes into the same archive", Printable(fs.Source), fs.Type, reason)
 }

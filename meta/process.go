@@ -3,7 +3,9 @@ package meta
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"os/user"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,27 +35,19 @@ const (
 // Self is the identity of this process. What /proc does not tell, because it
 // is not mounted, stays unknown.
 var Self = sync.OnceValue(func() Process {
-	p := Process{PID: os.Getpid(), PIDNamespace: namespace("pid"), TimeNamespace: namespace("time")}
+	p := Process{PID: os.Getpid()}
 	p.Host, _ = os.Hostname()
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	p.BootID = string(bytes.TrimSpace(id))
-	if s, err := readStat("self"); err == nil {
-		p.StartTicks = s.start
-	}
-	if p.TimeNamespace == firstTimeNamespace {
-		p.TimeNamespace = 0
+	line, _ := os.ReadFile("/proc/self/stat")
+	p.StartTicks = parseStat(string(line)).start
+	space, _ := FileAt("/proc/self/ns/pid")
+	p.PIDNamespace = space.Inode
+	if space, _ = FileAt("/proc/self/ns/time"); space.Inode != firstTimeNamespace {
+		p.TimeNamespace = space.Inode
 	}
 	return p
 })
-
-func namespace(kind string) uint64 {
-	link, _ := os.Readlink("/proc/self/ns/" + kind)
-	n, _ := strconv.ParseUint(strings.Trim(link, kind+":[]"), 10, 64)
-	return n
-}
-
-// SeesAll tells whether /proc shows this process every process of its host.
-func SeesAll() bool { return Self().PIDNamespace == firstPIDNamespace && procIsOurs() }
 
 // A State is what can be said of a recorded holder (contract, "What the
 // holder's state is called"). Its text is what messages print.
@@ -73,9 +67,8 @@ func (s State) Alive() bool { return s == Running || s == Stopped }
 // State says what this process can see of the one that a record names.
 func (r Record) State() State {
 	self := Self()
-	bootKnown := r.BootID != "" && self.BootID != ""
 	switch {
-	case bootKnown && r.BootID != self.BootID:
+	case r.BootID != "" && r.BootID != self.BootID:
 		// Another host, which may have the same name, or an earlier boot of
 		// this one: proven where no other host could have written the record
 		// and it is older than this boot.
@@ -84,44 +77,40 @@ func (r Record) State() State {
 			return NotRunning
 		}
 		return CannotTell
-	case !bootKnown && r.Host != "" && r.Host != self.Host,
-		r.PIDNamespace != 0 && r.PIDNamespace != self.PIDNamespace:
+	case r.BootID == "" && r.Host != "" && r.Host != self.Host,
+		r.PIDNamespace != 0 && r.PIDNamespace != self.PIDNamespace,
+		r.StartTicks != 0 && r.TimeNamespace != self.TimeNamespace:
 		return CannotTell
 	}
-	s, state := observe(r.PID)
-	another := s != nil && r.StartTicks != 0 && r.StartTicks != s.start
-	switch {
-	case state.Alive() && another && r.TimeNamespace != self.TimeNamespace:
-		return CannotTell
-	case another, r.PID == self.PID && r.StartTicks == 0:
-		return NotRunning // a reused pid, or this process's, which did not write that
+	start, state := observe(r.PID)
+	reused := r.StartTicks != 0 && start != 0 && r.StartTicks != start
+	if reused || r.StartTicks == 0 && r.PID == self.PID { // this process did not write that
+		return NotRunning
 	}
 	return state
 }
 
-// observe looks at the process that has a pid now. The stat is nil where /proc
+// observe looks at the process that has a pid now. Its start is 0 where /proc
 // does not show it.
-func observe(pid int) (*stat, State) {
+func observe(pid int) (start uint64, state State) {
 	// EPERM means that it exists and is another user's.
 	if err := unix.Kill(pid, 0); errors.Is(err, unix.ESRCH) {
-		return nil, NotRunning
+		return 0, NotRunning
 	}
-	s, err := readStat(strconv.Itoa(pid))
+	s := readStat(pid)
 	switch {
-	case err != nil || !procIsOurs():
-		return nil, Running
-	case (s.state == 'Z' || s.state == 'X') && s.threads <= 1:
-		return nil, NotRunning
+	case s.state == 'Z' && s.threads <= 1:
+		return 0, NotRunning
 	case s.state == 'T':
-		return &s, Stopped
+		return s.start, Stopped
 	}
-	return &s, Running
+	return s.start, Running
 }
 
 // Proven tells whether the recorded process runs beyond doubt: a pid alone may
 // have been reused, a pid with its boot and start time is one process for ever.
 func (r Record) Proven() bool {
-	return r.StartTicks != 0 && r.BootID != "" && r.BootID == Self().BootID && procIsOurs() && r.State().Alive()
+	return r.StartTicks != 0 && r.BootID != "" && procIsOurs() && r.State().Alive()
 }
 
 // procIsOurs tells whether /proc numbers processes as this process's PID
@@ -132,7 +121,8 @@ func procIsOurs() bool {
 	return err == nil && link == strconv.Itoa(os.Getpid())
 }
 
-// stat is what is used of /proc/PID/stat (proc_pid_stat(5)).
+// stat is what is used of /proc/PID/stat (proc_pid_stat(5)); a zero one where it
+// does not show that process.
 type stat struct {
 	state   byte
 	parent  int
@@ -140,63 +130,92 @@ type stat struct {
 	start   uint64 // clock ticks since boot
 }
 
-// readStat reads the stat of "self", or a pid.
-func readStat(process string) (stat, error) {
-	data, err := os.ReadFile("/proc/" + process + "/stat")
-	if err != nil {
-		return stat{}, err
+func readStat(pid int) stat {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil || !procIsOurs() {
+		return stat{}
 	}
-	return parseStat(string(data))
+	return parseStat(string(line))
 }
 
 // parseStat counts fields from the last parenthesis: the second field is the
 // program's name, which may hold spaces and parentheses.
-func parseStat(line string) (stat, error) {
-	name := strings.LastIndexByte(line, ')')
-	fields := strings.Fields(line[name+1:])
+func parseStat(line string) (s stat) {
+	fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
 	const state, parent, threads, start = 0, 1, 17, 19 // fields 3, 4, 20 and 22 of proc_pid_stat(5)
-	if name < 0 || len(fields) <= start {
-		return stat{}, errors.New("/proc/PID/stat: too few fields")
+	if len(fields) > start {
+		s.state = fields[state][0]
+		s.parent, _ = strconv.Atoi(fields[parent])
+		s.threads, _ = strconv.Atoi(fields[threads])
+		s.start, _ = strconv.ParseUint(fields[start], 10, 64)
 	}
-	s := stat{state: fields[state][0]}
-	var err1, err2, err3 error
-	s.parent, err1 = strconv.Atoi(fields[parent])
-	s.threads, err2 = strconv.Atoi(fields[threads])
-	s.start, err3 = strconv.ParseUint(fields[start], 10, 64)
-	return s, errors.Join(err1, err2, err3)
+	return s
 }
 
 // Ancestors are the pids of a process's parent, its parent's parent and so on.
 // whole tells whether that is all of them up to the first process, or some
 // could not be seen.
 func Ancestors(pid int) (pids []int, whole bool) {
-	for procIsOurs() {
-		s, err := readStat(strconv.Itoa(pid))
-		if err != nil || s.parent == 0 {
-			return pids, err == nil && pid == 1
+	for {
+		s := readStat(pid)
+		if s.parent == 0 {
+			return pids, pid == 1 && s != stat{}
 		}
 		pid = s.parent
 		pids = append(pids, pid)
 	}
-	return nil, false
 }
 
 // Before tells whether the recorded process was started before another one.
 func (r Record) Before(pid int) bool {
-	s, err := readStat(strconv.Itoa(pid))
-	return err == nil && r.StartTicks != 0 && r.StartTicks <= s.start
+	return r.StartTicks != 0 && r.StartTicks <= readStat(pid).start
 }
 
 // bootTime is when this host was started, by its clock as it stands now.
-func bootTime() time.Time { return timeOf(0) }
-
-// timeOf is when it was so many clock ticks after boot, by the clock as it stands
-// now. Linux has fixed sysconf(_SC_CLK_TCK) at 100 for programs.
-func timeOf(ticks uint64) time.Time {
-	const tick = time.Second / 100
+func bootTime() time.Time {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // a clock that every kernel in use has
-	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(now.Nano())).UTC()
+	return time.Now().Add(-time.Duration(now.Nano()))
+}
+
+// describe makes a holder of what /proc tells about a process: Started is when
+// the process was started, which is not when it took a lock. What may not be
+// read of it stays empty.
+func describe(pid int) Holder {
+	const tick = time.Second / 100 // Linux has fixed sysconf(_SC_CLK_TCK) for programs
+	h := Holder{Record: Record{Process: Process{PID: pid}, Command: unknown}, Source: FromKernel}
+	h.StartTicks, h.State = observe(pid)
+	if !h.State.Alive() {
+		h.State = Running // the kernel showed that it holds the lock: it is ending
+	}
+	if h.StartTicks != 0 {
+		h.Started = bootTime().Add(time.Duration(h.StartTicks) * tick).Truncate(time.Second)
+	}
+	folder := fmt.Sprintf("/proc/%d", pid)
+	words, _ := os.ReadFile(folder + "/cmdline")
+	if len(words) == 0 {
+		words, _ = os.ReadFile(folder + "/comm") // the program's name, of one of the kernel's
+	}
+	if text := strings.TrimRight(string(words), "\x00\n"); text != "" {
+		h.Command = Summary(strings.Split(text, "\x00"))
+	}
+	var info unix.Stat_t
+	if unix.Stat(folder, &info) == nil {
+		h.User = UserName(int(info.Uid))
+	}
+	cwd, _ := os.Readlink(folder + "/cwd")
+	h.Folder = shown(cwd)
+	return h
+}
+
+// UserName is the name of a user id, or its number where it has none. Not
+// user.Current, which believes the variable USER.
+func UserName(id int) string {
+	number := strconv.Itoa(id)
+	if u, err := user.LookupId(number); err == nil {
+		return u.Username
+	}
+	return number
 }
 
 // names are the entries of a folder.

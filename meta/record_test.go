@@ -23,7 +23,7 @@ func TestRecordReadsBack(t *testing.T) {
 	if got, err := parse([]byte(text)); err != nil || got != r {
 		t.Errorf("parse: %+v, %v", got, err)
 	}
-	if got := string(Record{Process: Process{PID: 7}, Started: r.Started, Folder: "/a\nb"}.encode()); got != "pid=7\nstarted=2026-06-04T06:39:46Z\ncmd=unknown\ncwd=/a?b\n" {
+	if got := string(Record{Process: Process{PID: 7}, Started: r.Started, Command: "x", Folder: "/a\nb"}.encode()); got != "pid=7\nstarted=2026-06-04T06:39:46Z\ncmd=x\ncwd=/a?b\n" {
 		t.Errorf("little known:\n%s", got)
 	}
 }
@@ -98,7 +98,7 @@ func FuzzParse(f *testing.F) {
 		"pid=4242\nstarted=2026-06-04T06:39:46Z\ncmd=./run.sh scrape\nhost=mybox\nuser=op\ncwd=/\nboot_id=x\nstart_ticks=1\npid_ns=2\nlock_id=3:4\n",
 		"", "\x00\x00", "pid=4\r\ncmd=x\r\n", "pid=0\n", "pid=-1\n", "pid=1", "pid=1099511627776", strings.Repeat("pid=7\n", 1000),
 		"pid=4\ncmd=\x1b[2J\x9b31m\xff\u202e\n", "pid=4\nstarted=9999-12-31T23:59:59Z\nhost=\x07\nuser=\x1b]0;x\x07\ncwd=\n", "pid=4\nstart_ticks=-1\npid_ns=99999999999999999999\n",
-		"pid=4\ncmd=run --token S3CRET " + aToken + "\n",
+		"pid=4\ncmd=run --token S3CRET " + aToken + "\n", "pid=1\nstarted=0000-01-01T0:00:00Z\nboot_id=\xa2",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -110,7 +110,7 @@ func FuzzParse(f *testing.F) {
 		if r.PID < 1 || r.PID >= 1<<31 {
 			t.Errorf("pid %d", r.PID)
 		}
-		for _, text := range []string{r.Command, r.Host, r.User, r.Folder} {
+		for _, text := range []string{r.Command, r.Host, r.User, r.Folder, r.BootID, r.LockID, r.FS} {
 			if !isPrintable(text) || len(text) > maxSummary || tokenShape.MatchString(text) {
 				t.Errorf("%d bytes: %q", len(text), text)
 			}
