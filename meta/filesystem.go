@@ -19,19 +19,13 @@ type FileSystem struct {
 	options []string
 }
 
-// usual are the types of the file systems that most hosts have, by their magic
-// numbers (statfs(2)).
-var usual = map[int64]string{
-	unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs",
-	unix.TMPFS_MAGIC: "tmpfs", unix.OVERLAYFS_SUPER_MAGIC: "overlay",
-}
-
-// TypeAt is the type of the file system that an open file lies on. Without a
-// look at mountinfo for the usual ones, which takes longer than all the rest
-// that is asked of the system.
+// TypeAt is the type of the file system that an open file lies on. For the usual
+// ones it is told by their magic numbers (statfs(2)): a look at mountinfo takes
+// longer than all the rest that is asked of the system.
 func TypeAt(fd int, path string) string {
+	usual := map[int64]string{unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs"}
 	var info unix.Statfs_t
-	if unix.Fstatfs(fd, &info) == nil && usual[info.Type] != "" {
+	if err := unix.Fstatfs(fd, &info); err == nil && usual[info.Type] != "" {
 		return usual[info.Type]
 	}
 	return FileSystemAt(path).Type
@@ -68,39 +62,30 @@ func parseMount(line string) (FileSystem, bool) {
 	return FileSystem{fields[0], fields[1], fmt.Sprintf("%02x:%02x", major, minor), strings.Split(fields[2], ",")}, true
 }
 
-// shared are the types of the file systems of several hosts.
-var shared = []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p", "virtiofs"}
-
 // SharedType tells whether a file system of this type may show an archive that
 // other hosts or other mounts see too, each with locks of its own.
 func SharedType(name string) bool {
-	return slices.Contains(shared, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
+	network := []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p", "virtiofs"}
+	return slices.Contains(network, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
 }
 
-// local are the FUSE file systems of remote storage that leave locks to the
-// kernel, which keeps them to this host, and the mount options that keep them
-// to it as well (nfs(5), mount.cifs(8)).
+// local are what tells that a server is not asked for a lock: the mount options
+// (nfs(5), mount.cifs(8)), and the types that leave locks to the kernel.
 var local = []string{
-	"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs", "fuse.vmhgfs-fuse",
 	"nolock", "local_lock=flock", "local_lock=all", "nobrl",
+	"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs",
+	"fuse.vmhgfs-fuse",
 }
 
 // HostLocal is a sentence that says why a lock on this file system excludes
 // runs of this host alone, though other hosts may write there too; "" when it
 // does not.
 func (fs FileSystem) HostLocal() string {
-	reason := ""
-	for _, option := range fs.options {
-		if slices.Contains(local, option) {
-			reason = "is mounted with the option " + option
+	for _, why := range append(fs.options, fs.Type) {
+		if slices.Contains(local, why) {
+			return fmt.Sprintf("the lock keeps out runs of this host only, because %s (%s) passes no locks on to its server; "+
+				"make sure that no other host scrapes into the same archive", Printable(fs.Source), why)
 		}
 	}
-	if slices.Contains(local, fs.Type) {
-		reason = "passes no locks on to its server"
-	}
-	if reason == "" {
-		return ""
-	}
-	return fmt.Sprintf("the lock keeps out runs of this host only, because %s (%s) %s; "+
-		"make sure that no other host scrapes into the same archive", Printable(fs.Source), fs.Type, reason)
+	return ""
 }

@@ -32,12 +32,12 @@ func TestMounts(t *testing.T) {
 		"40 1 259:257 /sub /data rw - btrfs /dev/nvme0n1 rw,subvol=/sub":                                                            {"40", "103:101", "btrfs", ""},
 		"41 1 0:50 / /run rw,nosuid shared:5 - tmpfs tmpfs rw,size=1024k":                                                           {"41", "00:32", "tmpfs", ""},
 		"61 27 0:52 / /mnt/nas rw,relatime shared:3 - nfs4 nas:/a rw,vers=4.2,hard,proto=tcp,sec=sys,local_lock=none,addr=10.0.0.2": {"61", "00:34", "nfs4", ""},
-		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,nolock,proto=tcp,local_lock=all,addr=10.0.0.2":                    {"61", "00:34", "nfs", "is mounted with the option local_lock=all"},
-		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,local_lock=flock,addr=10.0.0.2":                                   {"61", "00:34", "nfs", "is mounted with the option local_lock=flock"},
+		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,nolock,proto=tcp,local_lock=all,addr=10.0.0.2":                    {"61", "00:34", "nfs", "(nolock) passes no locks on to its server"},
+		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,local_lock=flock,addr=10.0.0.2":                                   {"61", "00:34", "nfs", "(local_lock=flock) passes no locks on to its server"},
 		"61 27 0:52 / /mnt/nas rw,relatime - nfs nas:/a rw,vers=3,local_lock=posix,addr=10.0.0.2":                                   {"61", "00:34", "nfs", ""},
-		"62 27 0:53 / /mnt/smb rw,relatime - cifs //nas/a rw,vers=3.1.1,cache=strict,nobrl,soft":                                    {"62", "00:35", "cifs", "is mounted with the option nobrl"},
+		"62 27 0:53 / /mnt/smb rw,relatime - cifs //nas/a rw,vers=3.1.1,cache=strict,nobrl,soft":                                    {"62", "00:35", "cifs", "(nobrl) passes no locks on to its server"},
 		"62 27 0:53 / /mnt/smb rw,relatime - cifs //nas/a rw,vers=3.1.1,cache=strict,soft":                                          {"62", "00:35", "cifs", ""},
-		"63 27 0:54 / /mnt/with\\040space rw,nosuid,nodev master:1 shared:2 - fuse.sshfs op@h:/x rw,user_id=0,group_id=0":           {"63", "00:36", "fuse.sshfs", "passes no locks on to its server"},
+		"63 27 0:54 / /mnt/with\\040space rw,nosuid,nodev master:1 shared:2 - fuse.sshfs op@h:/x rw,user_id=0,group_id=0":           {"63", "00:36", "fuse.sshfs", "(fuse.sshfs) passes no locks on to its server"},
 		"63 27 8:1 / /mnt/ntfs rw - fuseblk /dev/sda1 rw,user_id=0":                                                                 {"63", "08:01", "fuseblk", ""},
 		"64 27 0:55 / /host rw - 9p hostshare rw,access=any,trans=virtio":                                                           {"64", "00:37", "9p", ""},
 		"64 27 0:55 / /host rw - 9p hostshare rw,trans=virtio,version=9p2000.L":                                                     {"64", "00:37", "9p", ""},
@@ -68,7 +68,7 @@ func FuzzKernelTexts(f *testing.F) {
 }
 
 func TestDuration(t *testing.T) {
-	for d, want := range map[int64]string{0: "0s", 59: "59s", 60: "1m", 61: "1m1s", 3599: "59m59s", 3600: "1h", 7980: "2h13m", 172799: "47h59m", 172800: "2d", 1000000: "11d13h"} {
+	for d, want := range map[int64]string{0: "0s", 59: "59s", 60: "1m", 61: "1m1s", 3599: "59m59s", 3600: "1h", 7980: "2h13m", 172799: "47h59m", 172800: "2d", 208800: "2d10h", 1000000: "11d13h"} {
 		if got := Duration(time.Duration(d) * time.Second); got != want {
 			t.Errorf("%d seconds are %s, want %s", d, got, want)
 		}

@@ -2,7 +2,7 @@ package meta
 
 import (
 	"bytes"
-	"errors"
+	"cmp"
 	"fmt"
 	"os"
 	"os/user"
@@ -18,33 +18,27 @@ import (
 // reused, after a reboot, in another PID namespace or on another host. A field
 // that is empty or zero is unknown.
 type Process struct {
-	PID           int
-	Host          string // gethostname(2)
-	BootID        string // /proc/sys/kernel/random/boot_id
-	StartTicks    uint64 // field 22 of /proc/PID/stat, clock ticks since boot
-	PIDNamespace  uint64 // inode of /proc/PID/ns/pid
-	TimeNamespace uint64 // inode of /proc/PID/ns/time, 0 for the first one: it shifts StartTicks
+	PID          int
+	Host         string // gethostname(2)
+	BootID       string // /proc/sys/kernel/random/boot_id
+	StartTicks   uint64 // field 22 of /proc/PID/stat, clock ticks since boot
+	PIDNamespace uint64 // inode of /proc/PID/ns/pid
 }
 
-// The first namespaces' inodes, from the kernel's proc_ns.h.
-const (
-	firstPIDNamespace  = 0xEFFFFFFC
-	firstTimeNamespace = 0xEFFFFFFA
-)
+const firstPIDNamespace = 0xEFFFFFFC // its inode, from the kernel's proc_ns.h
 
 // Self is the identity of this process. What /proc does not tell, because it
-// is not mounted, stays unknown.
+// is not mounted, stays unknown, and so does StartTicks in a time namespace,
+// which shifts it.
 var Self = sync.OnceValue(func() Process {
-	p := Process{PID: os.Getpid()}
-	p.Host, _ = os.Hostname()
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	p.BootID = string(bytes.TrimSpace(id))
+	const firstTimeNamespace = 0xEFFFFFFA // from proc_ns.h as well
+	host, _ := os.Hostname()
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	line, _ := os.ReadFile("/proc/self/stat")
-	p.StartTicks = parseStat(string(line)).start
-	space, _ := FileAt("/proc/self/ns/pid")
-	p.PIDNamespace = space.Inode
-	if space, _ = FileAt("/proc/self/ns/time"); space.Inode != firstTimeNamespace {
-		p.TimeNamespace = space.Inode
+	pids, _ := FileAt("/proc/self/ns/pid")
+	p := Process{os.Getpid(), host, string(bytes.TrimSpace(boot)), parseStat(string(line)).start, pids.Inode}
+	if times, ok := FileAt("/proc/self/ns/time"); ok && times.Inode != firstTimeNamespace {
+		p.StartTicks = 0
 	}
 	return p
 })
@@ -66,45 +60,30 @@ func (s State) Alive() bool { return s == Running || s == Stopped }
 
 // State says what this process can see of the one that a record names.
 func (r Record) State() State {
-	self := Self()
+	self, s := Self(), readStat(r.PID)
 	switch {
 	case r.BootID != "" && r.BootID != self.BootID:
 		// Another host, which may have the same name, or an earlier boot of
 		// this one: proven where no other host could have written the record
 		// and it is older than this boot.
-		ours := r.Host == self.Host && r.FS != "" && !SharedType(r.FS) && self.TimeNamespace == 0
+		ours := r.Host == self.Host && r.FS != "" && !SharedType(r.FS) && self.StartTicks != 0
 		if ours && !r.Started.IsZero() && r.Started.Before(bootTime()) {
 			return NotRunning
 		}
 		return CannotTell
 	case r.BootID == "" && r.Host != "" && r.Host != self.Host,
 		r.PIDNamespace != 0 && r.PIDNamespace != self.PIDNamespace,
-		r.StartTicks != 0 && r.TimeNamespace != self.TimeNamespace:
+		r.StartTicks != 0 && self.StartTicks == 0:
 		return CannotTell
-	}
-	start, state := observe(r.PID)
-	reused := r.StartTicks != 0 && start != 0 && r.StartTicks != start
-	if reused || r.StartTicks == 0 && r.PID == self.PID { // this process did not write that
+	case unix.Kill(r.PID, 0) == unix.ESRCH, // EPERM is of another user's process
+		s.state == 'Z' && s.threads <= 1,
+		s.start != 0 && r.StartTicks != 0 && r.StartTicks != s.start,
+		r.StartTicks == 0 && r.PID == self.PID: // this process did not write that
 		return NotRunning
-	}
-	return state
-}
-
-// observe looks at the process that has a pid now. Its start is 0 where /proc
-// does not show it.
-func observe(pid int) (start uint64, state State) {
-	// EPERM means that it exists and is another user's.
-	if err := unix.Kill(pid, 0); errors.Is(err, unix.ESRCH) {
-		return 0, NotRunning
-	}
-	s := readStat(pid)
-	switch {
-	case s.state == 'Z' && s.threads <= 1:
-		return 0, NotRunning
 	case s.state == 'T':
-		return s.start, Stopped
+		return Stopped
 	}
-	return s.start, Running
+	return Running
 }
 
 // Proven tells whether the recorded process runs beyond doubt: a pid alone may
@@ -183,22 +162,19 @@ func bootTime() time.Time {
 // read of it stays empty.
 func describe(pid int) Holder {
 	const tick = time.Second / 100 // Linux has fixed sysconf(_SC_CLK_TCK) for programs
-	h := Holder{Record: Record{Process: Process{PID: pid}, Command: unknown}, Source: FromKernel}
-	h.StartTicks, h.State = observe(pid)
-	if !h.State.Alive() {
+	h := Holder{Record: Record{Process: Process{PID: pid}}, Source: FromKernel}
+	if h.State = h.Record.State(); h.State == NotRunning {
 		h.State = Running // the kernel showed that it holds the lock: it is ending
 	}
-	if h.StartTicks != 0 {
+	if h.StartTicks = readStat(pid).start; h.StartTicks != 0 {
 		h.Started = bootTime().Add(time.Duration(h.StartTicks) * tick).Truncate(time.Second)
 	}
 	folder := fmt.Sprintf("/proc/%d", pid)
+	// A process without words, as one of the kernel's, has its program's name.
 	words, _ := os.ReadFile(folder + "/cmdline")
-	if len(words) == 0 {
-		words, _ = os.ReadFile(folder + "/comm") // the program's name, of one of the kernel's
-	}
-	if text := strings.TrimRight(string(words), "\x00\n"); text != "" {
-		h.Command = Summary(strings.Split(text, "\x00"))
-	}
+	name, _ := os.ReadFile(folder + "/comm")
+	text := strings.TrimRight(cmp.Or(string(words), string(name), unknown), "\x00\n")
+	h.Command = Summary(strings.Split(text, "\x00"))
 	var info unix.Stat_t
 	if unix.Stat(folder, &info) == nil {
 		h.User = UserName(int(info.Uid))

@@ -67,7 +67,6 @@ func TestState(t *testing.T) {
 		"another host, by a script":   {Process{PID: alive.PID, Host: "x"}, CannotTell, false},
 		"another host name":           {with(alive, func(p *Process) { p.Host = "x" }), Running, true},
 		"another namespace":           {with(alive, func(p *Process) { p.PIDNamespace++ }), CannotTell, false},
-		"another time namespace":      {with(alive, func(p *Process) { p.TimeNamespace++ }), CannotTell, false},
 		"another boot and namespace":  {with(alive, func(p *Process) { p.BootID = "x"; p.PIDNamespace++ }), CannotTell, false},
 		"this process":                {self, Running, true},
 		"this one's pid, by a script": {Process{PID: self.PID}, NotRunning, false},

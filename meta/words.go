@@ -18,51 +18,51 @@ import (
 func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
 	lines = v.Who()
 	if waited > 0 {
-		lines = append(lines, fmt.Sprintf("gave up after waiting for %s", Duration(waited)))
+		lines = append(lines, "gave up after waiting for "+Duration(waited))
 	}
 	again = cmp.Or(again, "the same command line with --wait 1h put in behind dcelock")
 	return append(append(lines, "to wait for it: "+again), v.advice()...)
 }
 
-// mostDescribed is how many holders are described; the advice names them all.
-const mostDescribed = 3
-
-const replaced = "the lock file was removed or replaced while that run holds the lock; there is nothing to repair"
-
-func (v *View) killed() string {
-	return fmt.Sprintf("dcelock pid %d (started %s) was killed, by whom is not known, and what it had started goes on: %s", v.Killed.PID, Timestamp(v.Killed.Started), v.Killed.Command)
-}
-
-// Who says who holds the lock.
+// Who says who holds the lock. The first three are described; the advice names
+// them all.
 func (v *View) Who() (lines []string) {
-	switch {
-	case v.Problem != nil:
-		lines = append(lines, fmt.Sprintf("the record of the holder cannot be used: %v", v.Problem))
-	case v.Killed != nil:
-		lines = append(lines, v.killed())
-	case len(v.Holders) > 0 && v.Holders[0].Source != FromRecord:
-		lines = append(lines, "the holder left no record")
-	}
-	for _, h := range v.Holders[:min(len(v.Holders), mostDescribed)] {
+	lines = v.notes()
+	for i, h := range v.Holders {
+		if i == 3 {
+			return append(lines, fmt.Sprintf("and %d more with it; dcelock --status shows them all", len(v.Holders)-i))
+		}
 		lines = append(lines, fmt.Sprintf("Holder %s: %s", h.summary(), h.Command))
 		if about := h.about(); about != "" {
 			lines = append(lines, about)
 		}
 	}
-	if more := len(v.Holders) - mostDescribed; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more with it; dcelock --status shows them all", more))
+	return lines
+}
+
+// notes say what is unusual about how the lock is held.
+func (v *View) notes() (notes []string) {
+	switch {
+	case v.Problem != nil:
+		notes = append(notes, fmt.Sprintf("the record of the holder cannot be used: %v", v.Problem))
+	case v.Killed != nil:
+		notes = append(notes, fmt.Sprintf("dcelock pid %d (started %s) was killed, by whom is not known, "+
+			"and what it had started goes on: %s", v.Killed.PID, v.Killed.started(), v.Killed.Command))
+	case len(v.Holders) > 0 && v.Holders[0].Source != FromRecord:
+		notes = append(notes, "the holder left no record")
 	}
 	if v.Replaced {
-		lines = append(lines, replaced)
+		notes = append(notes, "the lock file was removed or replaced while a run holds the lock; there is nothing to repair")
 	}
-	return lines
+	return notes
 }
 
 // advice says how to stop the holders: by every process that the kernel shows
 // to hold the lock, and none that it shows not to.
 func (v *View) advice() (lines []string) {
-	var pids, sudo string
+	pids, kill := "", "kill"
 	var stopped, unseen bool
+	elsewhere := os.Geteuid() == 0 || len(v.Holders) > 0 && v.Holders[0].State == CannotTell
 	for _, h := range v.Holders {
 		if !h.Shown {
 			continue
@@ -70,67 +70,63 @@ func (v *View) advice() (lines []string) {
 		pids += fmt.Sprintf(" %d", h.PID)
 		stopped, unseen = stopped || h.State == Stopped, unseen || h.Unseen
 		if os.Geteuid() != 0 && h.User != UserName(os.Geteuid()) {
-			sudo = "sudo "
+			kill = "sudo kill"
 		}
 	}
 	asRoot := "sudo " + Summary([]string{"env", "DCE_SCRAPE_LOCK_FILE=" + v.Lock, os.Args[0], "--status"})
 	switch {
-	case pids == "" && len(v.Holders) > 0 && v.Holders[0].State == CannotTell:
-		return []string{fmt.Sprintf("it runs elsewhere (another host or container%s): to stop it, look for it there", On(v.Holders[0].Host))}
-	case pids == "" && os.Geteuid() == 0:
-		return []string{"no process can be seen here that holds it: look for it in the containers and on the hosts that share this archive"}
+	case pids == "" && elsewhere:
+		return []string{"no process can be seen here that holds it: " +
+			"look for it in the containers and on the hosts that share this archive"}
 	case pids == "":
 		return []string{"no process can be seen that holds it; another user's can, with: " + asRoot}
+	case unseen:
+		const text = "it is another user's, and what else holds the lock with it cannot be seen; to see all: "
+		lines = append(lines, text+asRoot)
 	}
-	stop := "to stop it: " + sudo + "kill" + pids
 	if stopped {
-		lines = append(lines, fmt.Sprintf("it is stopped and does not end by itself; to let it go on: fg in its terminal, or %skill -CONT%s", sudo, pids))
-		stop += "; " + sudo + "kill -CONT" + pids
+		goOn := kill + " -CONT" + pids
+		lines = append(lines, "it is stopped and does not end by itself; to let it go on: fg in its terminal, or "+goOn)
+		pids += "; " + goOn
 	}
-	if unseen {
-		lines = append(lines, "it is another user's, and what else holds the lock with it cannot be seen; to see all: "+asRoot)
+	return append(lines, "to stop it: "+kill+pids)
+}
+
+// labelled is a text behind its label, "" for one that is not known.
+func labelled(label, text string) string {
+	if text == "" {
+		return ""
 	}
-	return append(lines, stop)
+	return label + text
 }
 
 // On says on which host, "" for one that is not known.
-func On(host string) string {
-	if host == "" {
-		return ""
-	}
-	return ", on " + host
-}
+func On(host string) string { return labelled(", on ", host) }
 
 // summary is the phrase that a holder is known by.
 func (h Holder) summary() string {
-	return fmt.Sprintf("pid %d (%s, started %s)", h.PID, h.State, Timestamp(h.Started))
+	return fmt.Sprintf("pid %d (%s, started %s)", h.PID, h.State, h.started())
 }
+
+func (r Record) started() string { return cmp.Or(Timestamp(r.Started), "at an unknown time") }
 
 // about is what is known of a holder beside that; "" when that is nothing.
 func (h Holder) about() string {
-	var known []string
-	if held, ok := h.age(); ok {
-		label := "held for "
-		if h.Source == FromKernel {
-			label = "runs for "
-		}
-		known = append(known, label+Duration(held.Truncate(time.Second)))
-	}
-	for _, part := range []struct{ label, value string }{{"by ", h.User}, {"on ", h.Host}, {"in ", h.Folder}} {
-		if part.value != "" {
-			known = append(known, part.label+part.value)
-		}
+	about := labelled(", by ", h.User) + On(h.Host) + labelled(", in ", h.Folder)
+	if age, ok := h.age(); ok {
+		verb := map[Source]string{FromKernel: "runs", FromRecord: "held"}[h.Source]
+		about = fmt.Sprintf(", %s for %s%s", verb, Duration(age), about)
 	}
 	if h.Unseen {
-		known = append(known, "took the lock and may not be looked at")
+		about += ", took the lock and may not be looked at"
 	}
-	return strings.Join(known, ", ")
+	return strings.TrimPrefix(about, ", ")
 }
 
-// age is how long a holder has had the lock, or has been there; false where that
-// is not known, or cannot be, as the clock was set since.
+// age is how long a holder has had the lock, or has been there, in whole seconds;
+// false where that is not known, or cannot be, as the clock was set since.
 func (h Holder) age() (time.Duration, bool) {
-	age := time.Since(h.Started)
+	age := time.Since(h.Started).Truncate(time.Second)
 	possible := h.State == CannotTell && h.Started.Year() >= 2000 || h.State.Alive() && !h.Started.Before(bootTime())
 	return age, possible && age >= 0
 }
@@ -138,41 +134,31 @@ func (h Holder) age() (time.Duration, bool) {
 // List is holders in one line.
 func List(holders []Holder) string {
 	var texts []string
-	for i, h := range holders {
-		if i == mostDescribed {
-			texts = append(texts, fmt.Sprintf("and %d more", len(holders)-i))
-			break
-		}
+	for _, h := range holders {
 		texts = append(texts, fmt.Sprintf("pid %d (%s)", h.PID, h.Command))
 	}
 	return strings.Join(texts, ", ")
 }
 
-// Timestamp is a time in UTC.
+// Timestamp is a time in UTC, "" for one that is not known.
 func Timestamp(t time.Time) string {
 	if t.IsZero() {
-		return "at an unknown time"
+		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
 }
 
 // Duration is d as people say it, in its two largest units: "2h13m", "11d13h".
 func Duration(d time.Duration) string {
-	unit := time.Minute
+	const day = 24 * time.Hour
+	text := d.Truncate(10 * time.Millisecond).String()
 	switch {
-	case d >= 48*time.Hour:
-		hours := int64(d / time.Hour)
-		return strings.TrimSuffix(fmt.Sprintf("%dd%dh", hours/24, hours%24), "0h")
-	case d < 10*time.Second:
-		unit = 10 * time.Millisecond
-	case d < time.Hour:
-		unit = time.Second
+	case d >= 2*day:
+		text = fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		text = d.Truncate(time.Minute).String()
+	case d >= 10*time.Second:
+		text = d.Truncate(time.Second).String()
 	}
-	text := d.Truncate(unit).String()
-	for _, none := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(text, none) {
-			text = text[:len(text)-2]
-		}
-	}
-	return text
+	return strings.NewReplacer("d0h", "d", "h0m0s", "h", "m0s", "m").Replace(text)
 }

@@ -39,7 +39,7 @@ func TestReclaim(t *testing.T) {
 		"no record at all":     {"hello\n", "replacing a record that cannot be used"},
 		"empty":                {"", "replacing a record that cannot be used"},
 		"a process group":      {"pid=-1\nstarted=x\ncmd=x\n", "replacing a record that cannot be used"},
-		"larger than any":      {strings.Repeat("x", 65<<10), "is larger than 64 KiB"},
+		"larger than any":      {strings.Repeat("x", 65<<10), "is not a regular file that names a process"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newArchive(t)
