@@ -31,13 +31,12 @@ const firstPIDNamespace = 0xEFFFFFFC // its inode, from the kernel's proc_ns.h
 // is not mounted, stays unknown, and so does StartTicks in a time namespace,
 // which shifts it.
 var Self = sync.OnceValue(func() Process {
-	const firstTimeNamespace = 0xEFFFFFFA // from proc_ns.h as well
 	host, _ := os.Hostname()
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	line, _ := os.ReadFile("/proc/self/stat")
 	pids, _ := FileAt("/proc/self/ns/pid")
 	p := Process{os.Getpid(), host, string(bytes.TrimSpace(boot)), parseStat(string(line)).start, pids.Inode}
-	if times, ok := FileAt("/proc/self/ns/time"); ok && times.Inode != firstTimeNamespace {
+	if times, ok := FileAt("/proc/self/ns/time"); ok && times.Inode != 0xEFFFFFFA { // that of the first, too
 		p.StartTicks = 0
 	}
 	return p
@@ -96,8 +95,8 @@ func (r Record) Proven() bool {
 // namespace does. It does not under `unshare --pid` without a /proc of its
 // own, and then /proc/N is not the process that kill(N) reaches.
 func procIsOurs() bool {
-	link, err := os.Readlink("/proc/self")
-	return err == nil && link == strconv.Itoa(os.Getpid())
+	link, _ := os.Readlink("/proc/self")
+	return link == strconv.Itoa(os.Getpid())
 }
 
 // stat is what is used of /proc/PID/stat (proc_pid_stat(5)); a zero one where it
@@ -187,11 +186,11 @@ func describe(pid int) Holder {
 // UserName is the name of a user id, or its number where it has none. Not
 // user.Current, which believes the variable USER.
 func UserName(id int) string {
-	number := strconv.Itoa(id)
-	if u, err := user.LookupId(number); err == nil {
-		return u.Username
+	u, err := user.LookupId(strconv.Itoa(id))
+	if err != nil {
+		return strconv.Itoa(id)
 	}
-	return number
+	return u.Username
 }
 
 // names are the entries of a folder.

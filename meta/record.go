@@ -69,8 +69,8 @@ func parse(data []byte) (r Record, ok bool) {
 	started, _ := time.Parse(time.RFC3339, values["started"]) // zero when it is none
 	return Record{
 		Process: Process{int(pid), text("host"), text("boot_id"), number("start_ticks"), number("pid_ns")},
-		Started: started, Command: cmp.Or(text("cmd"), unknown), User: text("user"), Folder: text("cwd"),
-		LockID: text("lock_id"), FS: text("fs"),
+		Started: started.Truncate(time.Second), Command: cmp.Or(text("cmd"), unknown), User: text("user"),
+		Folder: text("cwd"), LockID: text("lock_id"), FS: text("fs"),
 	}, true
 }
 

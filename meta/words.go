@@ -12,16 +12,46 @@ import (
 // waiting run and a status say the same things, because they say them from here.
 
 // Refusal is what follows the first line of a refusal: who holds the lock, and
-// what to do, which works when it is typed. again is the refused command line
-// with a wait put in, "" where it cannot be shown as it was typed; waited is
-// how long the lock was waited for.
+// what to do, which works when it is typed. To stop the holders it names every
+// process that the kernel shows to hold the lock, and none that it shows not to.
+// again is the refused command line with a wait put in, "" where it cannot be
+// shown as it was typed; waited is how long the lock was waited for.
 func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
 	lines = v.Who()
 	if waited > 0 {
 		lines = append(lines, "gave up after waiting for "+Duration(waited))
 	}
-	again = cmp.Or(again, "the same command line with --wait 1h put in behind dcelock")
-	return append(append(lines, "to wait for it: "+again), v.advice()...)
+	lines = append(lines, "to wait for it: "+cmp.Or(again, "the same command line with --wait 1h put in behind dcelock"))
+	pids, kill := "", "kill"
+	var stopped, unseen bool
+	elsewhere := os.Geteuid() == 0 || len(v.Holders) > 0 && v.Holders[0].State == CannotTell
+	for _, h := range v.Holders {
+		if !h.Shown {
+			continue
+		}
+		pids += fmt.Sprintf(" %d", h.PID)
+		stopped, unseen = stopped || h.State == Stopped, unseen || h.Unseen
+		if os.Geteuid() != 0 && h.User != UserName(os.Geteuid()) {
+			kill = "sudo kill"
+		}
+	}
+	asRoot := "sudo " + Summary([]string{"env", "DCE_SCRAPE_LOCK_FILE=" + v.Lock, os.Args[0], "--status"})
+	switch {
+	case pids == "" && elsewhere:
+		return append(lines, "no process can be seen here that holds it: "+
+			"look for it in the containers and on the hosts that share this archive")
+	case pids == "":
+		return append(lines, "no process can be seen that holds it; another user's can, with: "+asRoot)
+	case unseen:
+		const text = "it is another user's, and what else holds the lock with it cannot be seen; to see all: "
+		lines = append(lines, text+asRoot)
+	}
+	if stopped {
+		goOn := kill + " -CONT" + pids
+		lines = append(lines, "it is stopped and does not end by itself; to let it go on: fg in its terminal, or "+goOn)
+		pids += "; " + goOn
+	}
+	return append(lines, "to stop it: "+kill+pids)
 }
 
 // Who says who holds the lock. The first three are described; the advice names
@@ -55,41 +85,6 @@ func (v *View) notes() (notes []string) {
 		notes = append(notes, "the lock file was removed or replaced while a run holds the lock; there is nothing to repair")
 	}
 	return notes
-}
-
-// advice says how to stop the holders: by every process that the kernel shows
-// to hold the lock, and none that it shows not to.
-func (v *View) advice() (lines []string) {
-	pids, kill := "", "kill"
-	var stopped, unseen bool
-	elsewhere := os.Geteuid() == 0 || len(v.Holders) > 0 && v.Holders[0].State == CannotTell
-	for _, h := range v.Holders {
-		if !h.Shown {
-			continue
-		}
-		pids += fmt.Sprintf(" %d", h.PID)
-		stopped, unseen = stopped || h.State == Stopped, unseen || h.Unseen
-		if os.Geteuid() != 0 && h.User != UserName(os.Geteuid()) {
-			kill = "sudo kill"
-		}
-	}
-	asRoot := "sudo " + Summary([]string{"env", "DCE_SCRAPE_LOCK_FILE=" + v.Lock, os.Args[0], "--status"})
-	switch {
-	case pids == "" && elsewhere:
-		return []string{"no process can be seen here that holds it: " +
-			"look for it in the containers and on the hosts that share this archive"}
-	case pids == "":
-		return []string{"no process can be seen that holds it; another user's can, with: " + asRoot}
-	case unseen:
-		const text = "it is another user's, and what else holds the lock with it cannot be seen; to see all: "
-		lines = append(lines, text+asRoot)
-	}
-	if stopped {
-		goOn := kill + " -CONT" + pids
-		lines = append(lines, "it is stopped and does not end by itself; to let it go on: fg in its terminal, or "+goOn)
-		pids += "; " + goOn
-	}
-	return append(lines, "to stop it: "+kill+pids)
 }
 
 // labelled is a text behind its label, "" for one that is not known.
