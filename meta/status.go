@@ -67,6 +67,11 @@ func (s Status) text() (text string) {
 	for _, note := range s.notes() {
 		line("note", note)
 	}
+	if s.State == Held {
+		for _, advice := range s.advice() {
+			line("advice", advice)
+		}
+	}
 	for _, w := range s.Waiters {
 		line("waiter", w.summary()+": "+w.Command)
 	}

@@ -12,16 +12,21 @@ import (
 // waiting run and a status say the same things, because they say them from here.
 
 // Refusal is what follows the first line of a refusal: who holds the lock, and
-// what to do, which works when it is typed. To stop the holders it names every
-// process that the kernel shows to hold the lock, and none that it shows not to.
-// again is the refused command line with a wait put in, "" where it cannot be
-// shown as it was typed; waited is how long the lock was waited for.
+// what to do, which works when it is typed. again is the refused command line
+// with a wait put in, "" where it cannot be shown as it was typed; waited is how
+// long the lock was waited for.
 func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
 	lines = v.Who()
 	if waited > 0 {
 		lines = append(lines, "gave up after waiting for "+Duration(waited))
 	}
 	lines = append(lines, "to wait for it: "+cmp.Or(again, "the same command line with --wait 1h put in behind dcelock"))
+	return append(lines, v.advice()...)
+}
+
+// advice says how to stop the holders: it names every process that the kernel
+// shows to hold the lock, and none that it shows not to.
+func (v *View) advice() (lines []string) {
 	pids, kill := "", "kill"
 	var stopped, unseen bool
 	elsewhere := os.Geteuid() == 0 || len(v.Holders) > 0 && v.Holders[0].State == CannotTell
@@ -35,23 +40,24 @@ func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
 			kill = "sudo kill"
 		}
 	}
-	asRoot := "sudo " + Summary([]string{"env", "DCE_SCRAPE_LOCK_FILE=" + v.Lock, os.Args[0], "--status"})
+	self, _ := os.Executable() // sudo has a PATH of its own
+	asRoot := "sudo " + Summary([]string{"env", "DCE_SCRAPE_LOCK_FILE=" + v.Lock, self, "--status"})
 	switch {
 	case pids == "" && elsewhere:
-		return append(lines, "no process can be seen here that holds it: "+
-			"look for it in the containers and on the hosts that share this archive")
+		return []string{"no process can be seen here that holds it: look for it in the containers and on the hosts that share this archive"}
 	case pids == "":
-		return append(lines, "no process can be seen that holds it; another user's can, with: "+asRoot)
-	case unseen:
-		const text = "it is another user's, and what else holds the lock with it cannot be seen; to see all: "
-		lines = append(lines, text+asRoot)
+		return []string{"no process can be seen that holds it; another user's can, with: " + asRoot}
 	}
 	if stopped {
 		goOn := kill + " -CONT" + pids
 		lines = append(lines, "it is stopped and does not end by itself; to let it go on: fg in its terminal, or "+goOn)
 		pids += "; " + goOn
 	}
-	return append(lines, "to stop it: "+kill+pids)
+	lines = append(lines, "to stop it: "+kill+pids)
+	if unseen {
+		lines = append(lines, "it is another user's, whose other processes may hold the lock as well and cannot be seen; should it stay held, this names all: "+asRoot)
+	}
+	return lines
 }
 
 // Who says who holds the lock. The first three are described; the advice names
@@ -113,7 +119,7 @@ func (h Holder) about() string {
 		about = fmt.Sprintf(", %s for %s%s", verb, Duration(age), about)
 	}
 	if h.Unseen {
-		about += ", took the lock and may not be looked at"
+		about += ", took the lock, its other processes cannot be seen"
 	}
 	return strings.TrimPrefix(about, ", ")
 }

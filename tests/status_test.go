@@ -259,7 +259,7 @@ func TestOtherUsersHolder(t *testing.T) {
 	os.Chmod(s.lock, 0o666)
 	c := s.dcelock("--", "true")
 	c.attr = asUser(t)
-	c.run(t).wants(t, 1, "left no record", fmt.Sprintf("Holder pid %d (running, started ", holder.cmd.Process.Pid), "flock "+s.lock, "by root, took the lock and may not be looked at",
+	c.run(t).wants(t, 1, "left no record", fmt.Sprintf("Holder pid %d (running, started ", holder.cmd.Process.Pid), "flock "+s.lock, "by root, took the lock, its other processes cannot be seen",
 		s.asRoot(), fmt.Sprintf("to stop it: sudo kill %d\n", holder.cmd.Process.Pid))
 	status := s.dcelock("--status", "--json")
 	status.attr = c.attr
