@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -16,62 +17,58 @@ import (
 // any child inherits it, so that alone it proves nothing.
 const heldVariable = "DCE_SCRAPE_LOCK_HELD"
 
-// A relation is what this process is to the run that holds a lock.
-type relation int
+// errNested says that the lock is held by a run that this process is part of.
+var errNested = errors.New("an outer run holds the lock")
 
-const (
-	stranger   relation = iota
-	nested              // proven to be a part of it
-	descendant          // below what holds the lock, and not provably part of a run: it would wait for itself
-)
-
-// relationTo tells what this process is to the holder of a lock, which fd, a
-// descriptor of the file or folder in question, was refused.
-func relationTo(at meta.Place, fd int) relation {
-	record, err := meta.Read(at.Record())
+// related tells what this process is to the run that holds the lock, of which fd,
+// a descriptor of the file or folder in question, was refused. The error is
+// errNested where it is proven to be a part of that, and a *HeldError where it is
+// below what holds the lock and not provably part of a run: it would wait for itself.
+func (w *waiter) related(fd int) error {
+	record, err := meta.Read(w.at.Record())
 	recorded := err == nil && record.State().Alive()
-	named := os.Getenv(heldVariable) == at.Lock
-	if r := inherited(at, fd, record, named); r != stranger {
-		return r
-	}
+	named := os.Getenv(heldVariable) == w.at.Lock
+	part, below := inherited(w.at, fd, record, named)
 	above, whole := meta.Ancestors(os.Getpid())
-	heldAbove, recordedAbove := false, false
 	for _, pid := range above {
-		if pid == 1 && !named {
-			continue // it adopts: one is not part of its run by being below it
+		if part || pid == 1 && !named {
+			continue // PID 1 adopts: one is not part of its run by being below it
 		}
+		holds, took := meta.Holds(pid, w.at)
 		isRecorded := recorded && pid == record.PID
-		holds, took := meta.Holds(pid, at)
-		if holds && (isRecorded || took) {
-			return nested
-		}
-		heldAbove, recordedAbove = heldAbove || holds, recordedAbove || isRecorded
+		part = holds && (isRecorded || took)
+		below = below || holds || named && isRecorded
 	}
 	// A daemon that the run has started has lost its parents; it has the
 	// variable, and its session is younger than the run.
 	session, _ := unix.Getsid(0)
-	if heldAbove || named && (recordedAbove || !whole || recorded && record.Before(session)) {
-		return descendant
+	switch {
+	case part:
+		return errNested
+	case below || named && (!whole || recorded && record.Before(session)):
+		return &HeldError{View: w.look(), Itself: true}
 	}
-	return stranger
+	return nil
 }
 
-// inherited tells what a process is that has the lock itself, by a descriptor
-// that it inherited: part of that run, for as long as that run goes on. What a
-// run leaves behind has the descriptor too. It is a stranger without one.
-func inherited(at meta.Place, refused int, record meta.Record, named bool) relation {
+// inherited tells whether a process is part of a run because it has the lock
+// itself, by a descriptor that it inherited: for as long as that run goes on. What
+// a run leaves behind has the descriptor too, and is below it alone.
+func inherited(at meta.Place, refused int, record meta.Record, named bool) (part, below bool) {
 	file := meta.FileOf(refused)
 	folder, _ := meta.FileAt(at.Folder)
-	relation := stranger
+	_, noProc := os.Lstat("/proc/self/fd")
+	// Where /proc does not show a lock: it is not there, or a file server has the lock.
+	unseen := noProc != nil || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
 	const most = 1024 // descriptors that are looked at
 	for fd := 3; fd < most; fd++ {
-		// What this process opened itself is closed on exec.
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err != nil || flags&unix.FD_CLOEXEC != 0 || meta.FileOf(fd) != file {
+		if fd == refused || meta.FileOf(fd) != file {
 			continue
 		}
 		taker, shared, shown := meta.TakerOf(fd)
-		if shared || !shown && !holdsUnseen(at, fd) {
+		// The kernel is asked where nothing else tells: for a description that has
+		// the lock already, taking it again changes nothing.
+		if shared || !shown && (!unseen || flock(fd, at.Lock, unix.LOCK_NB) != nil) {
 			continue
 		}
 		goesOn := true // for a taker of another PID namespace
@@ -84,18 +81,9 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) relat
 		// A flock(1) that took the lock for a script has ended, too: only a
 		// dcelock's run is over with it, which the folder's lock shows.
 		if goesOn || !named && file != folder {
-			return nested
+			return true, true
 		}
-		relation = descendant
+		below = true
 	}
-	return relation
-}
-
-// holdsUnseen tells whether a descriptor has the lock where /proc does not show
-// that: it is not there, or a file server has the lock. The kernel is asked then:
-// for a description that has the lock already, taking it again changes nothing.
-func holdsUnseen(at meta.Place, fd int) bool {
-	_, noProc := os.Lstat("/proc/self/fd")
-	unseen := noProc != nil || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
-	return unseen && flock(fd, at.Lock, unix.LOCK_NB) == nil
+	return false, below
 }

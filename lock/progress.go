@@ -13,31 +13,51 @@ import (
 // What a waiting run says: for whom it waits, how long of how long, and when
 // another run has the lock meanwhile (contract, "Messages").
 
-// pace is how often it is worth looking for news of a wait.
-func (w *waiter) pace() time.Duration {
-	if onTerminal() {
-		return time.Second
+// tell says for whom this run waits, then what has changed: in a log that another
+// run has the lock now, on a terminal also how long this has been going on, in a
+// line that counts. It returns when it is worth looking for news again.
+func (w *waiter) tell() (pause time.Duration) {
+	pause = 10 * time.Second
+	if w.log.Quiet > 0 {
+		return pause
 	}
-	return 10 * time.Second
+	if w.told <= 0 || !holds(w.told, w.at) {
+		w.name(w.look())
+	}
+	if !onTerminal() {
+		return pause
+	}
+	text := "dcelock: waiting " + meta.Duration(time.Since(w.begin).Truncate(time.Second))
+	if w.limit != Forever {
+		text += " of " + meta.Duration(w.limit)
+	}
+	if w.told > 0 {
+		text += fmt.Sprintf(" for pid %d", w.told)
+	}
+	// Cut to the terminal's width, as a line that wraps could not be taken back.
+	if size, err := unix.IoctlGetWinsize(2, unix.TIOCGWINSZ); err == nil && size.Col > 0 && len(text) >= int(size.Col) {
+		text = text[:size.Col-1]
+	}
+	fmt.Fprintf(w.log.Out, "\r\x1b[K%s", text)
+	return time.Second
 }
 
-// announce says what is waited for: once, however often it is called.
-func (w *waiter) announce(view *meta.View) {
-	if w.told != 0 {
-		return
-	}
+// name says who holds the lock, where that is news: of several, the first, as the
+// others are mostly what that one has started.
+func (w *waiter) name(view *meta.View) {
 	limit := ""
 	if w.limit != Forever {
 		limit = ", at most " + meta.Duration(w.limit)
 	}
-	w.log.Note("%v; waiting until it ends%s", &HeldError{View: view}, limit)
-	w.told = -1
-	w.name(view)
-}
-
-// name says who holds the lock: of several, the first, as the others are mostly
-// what that one has started.
-func (w *waiter) name(view *meta.View) {
+	switch {
+	case w.told == 0:
+		w.log.Note("%v; waiting until it ends%s", &HeldError{View: view}, limit)
+		w.told = -1
+	case len(view.Holders) == 0 || view.Holders[0].PID == w.told:
+		return
+	default:
+		w.clear()
+	}
 	if len(view.Holders) > 0 {
 		w.told = view.Holders[0].PID
 		view.Holders = view.Holders[:1]
@@ -47,56 +67,10 @@ func (w *waiter) name(view *meta.View) {
 	}
 }
 
-// tell says for whom this run waits, then what has changed: in a log that another
-// run has the lock now, on a terminal also how long this has been going on.
-func (w *waiter) tell() {
-	switch {
-	case w.told == 0:
-		w.announce(w.look())
-	case w.log.Quiet > 0:
-	case w.told < 0 || !holds(w.told, w.at):
-		if view := w.look(); len(view.Holders) > 0 && view.Holders[0].PID != w.told {
-			w.clear()
-			w.name(view)
-		}
-	}
-	if onTerminal() && w.log.Quiet == 0 {
-		w.count()
-	}
-}
-
-// count draws the line that counts, cut to the terminal's width, as one that
-// wraps could not be taken back.
-func (w *waiter) count() {
-	text := "dcelock: waiting " + meta.Duration(time.Since(w.begin).Truncate(time.Second))
-	if w.limit != Forever {
-		text += " of " + meta.Duration(w.limit)
-	}
-	if w.told > 0 {
-		text += fmt.Sprintf(" for pid %d", w.told)
-	}
-	if size, err := unix.IoctlGetWinsize(2, unix.TIOCGWINSZ); err == nil && size.Col > 0 && len(text) >= int(size.Col) {
-		text = text[:size.Col-1]
-	}
-	fmt.Fprintf(w.log.Out, "\r\x1b[K%s", text)
-	w.counter = true
-}
-
 // clear removes the line that counts.
 func (w *waiter) clear() {
-	if w.counter && onTerminal() {
+	if w.told != 0 && onTerminal() {
 		fmt.Fprint(w.log.Out, "\r\x1b[K")
-	}
-	w.counter = false
-}
-
-// took says that the wait is over.
-func (w *waiter) took() {
-	w.clear()
-	if waited := time.Since(w.begin); w.told != 0 {
-		w.log.Note("took the lock after waiting for %s", meta.Duration(waited))
-	} else {
-		w.log.Detail("took the lock in %v", waited.Round(time.Microsecond))
 	}
 }
 

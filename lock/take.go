@@ -2,7 +2,6 @@ package lock
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"time"
 
@@ -42,23 +41,30 @@ func Take(at Location, command []string, wait time.Duration, log meta.Log, signa
 	}
 	l := &Lock{at: at.Place, folder: -1, file: -1, log: log}
 	w := &waiter{at: at.Place, limit: wait, begin: time.Now(), log: log}
-	defer w.clear()
 	err := l.lockBoth(w)
-	if errors.Is(err, errNested) {
-		l.close()
-		l.nested = true
-		log.Detail("an outer run holds the lock; running under it")
-		signals.Keep()
-		return l, nil
-	}
 	if err == nil {
 		err = l.reclaim(w)
 	}
-	if err != nil {
+	waited := time.Since(w.begin)
+	w.clear()
+	l.nested = errors.Is(err, errNested)
+	if held, ok := errors.AsType[*HeldError](err); ok && wait > 0 {
+		held.Waited = waited
+	}
+	if err != nil && !l.nested {
 		return nil, err
 	}
 	signals.Keep()
-	w.took()
+	switch {
+	case l.nested:
+		unix.Close(l.folder)
+		log.Detail("an outer run holds the lock; running under it")
+		return l, nil
+	case w.told != 0:
+		log.Note("took the lock after waiting for %s", meta.Duration(waited))
+	default:
+		log.Detail("took the lock in %v", waited.Round(time.Microsecond))
+	}
 	l.writeRecord(command)
 	return l, nil
 }
@@ -67,7 +73,7 @@ func Take(at Location, command []string, wait time.Duration, log meta.Log, signa
 // file's.
 func (l *Lock) lockBoth(w *waiter) (err error) {
 	if l.at.Folder != "" {
-		l.folder, err = w.lock(l.at.Folder, func() (int, error) { return openFolder(l.at.Folder) })
+		l.folder, err = w.lock(l.at.Folder, openFolder)
 		if errors.Is(err, errNoLocks) {
 			l.log.Detail("the folder %s cannot be locked; its lock file alone is", l.at.Folder)
 			err = nil
@@ -76,7 +82,7 @@ func (l *Lock) lockBoth(w *waiter) (err error) {
 			return err
 		}
 	}
-	l.file, err = w.lock(l.at.Lock, func() (int, error) { return openFile(l.at.Lock, true) })
+	l.file, err = w.lock(l.at.Lock, func(path string) (int, error) { return openFile(path, true) })
 	if errors.Is(err, errNoLocks) {
 		return fail(System, "%w (does its file system have locks?)", err)
 	}
@@ -84,22 +90,31 @@ func (l *Lock) lockBoth(w *waiter) (err error) {
 }
 
 // reclaim clears away the record of a run that is over, with the lock free: it
-// explained, and nothing more. The one exception is an archive that is seen
-// through two file systems with a lock each, where the record of a process that
-// is proven to run counts as the lock that cannot be seen from here.
+// explained, and nothing more. A recorded process that lives is given a moment, as
+// scripts remove their record after they have unlocked. The one exception is an
+// archive that is seen through two file systems with a lock each, where the record
+// of a process that is proven to run counts as the lock that cannot be seen from
+// here, and is waited for like that.
 func (l *Lock) reclaim(w *waiter) error {
+	fs := meta.TypeAt(l.file, l.at.Lock)
 	record, err := meta.Read(l.at.Record())
-	if err == nil && record.State().Alive() {
-		record, err = w.forEnd(record, l.viewed(record))
+	for begin := time.Now(); err == nil && record.State().Alive(); record, err = meta.Read(l.at.Record()) {
+		pause := grace / 10
+		if record.Viewed(fs) && w.left() > 0 {
+			pause = min(w.tell(), w.left(), time.Second)
+		} else if time.Since(begin) > grace {
+			break
+		}
+		time.Sleep(pause)
 	}
 	switch state := record.State(); {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENAMETOOLONG):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENAMETOOLONG):
 		return nil
 	case err != nil:
 		l.log.Note("warning: replacing a record that cannot be used: %v", err)
-	case l.viewed(record):
+	case record.Viewed(fs):
 		const why = "this archive can be seen through two file systems with a lock each, so the recorded run counts as long as its process lives"
-		return w.gaveUp(&HeldError{View: meta.Look(l.at, false).ByRecord(), Otherwise: why})
+		return &HeldError{View: w.look(), Otherwise: why}
 	case state == meta.NotRunning:
 		l.log.Note("warning: reclaiming scrape lock; previous holder pid %d is not running", record.PID)
 	default:
@@ -107,14 +122,6 @@ func (l *Lock) reclaim(w *waiter) error {
 	}
 	_ = os.Remove(l.at.Record()) // so that it does not seem to be this run's, should that one be impossible to write
 	return nil
-}
-
-// viewed tells whether a recorded run that is proven to go on may hold the lock by
-// another view of the same files, which has locks of its own: bindfs, mergerfs,
-// sshfs beside the folder itself.
-func (l *Lock) viewed(record meta.Record) bool {
-	shared := meta.SharedType(record.FS) || meta.SharedType(meta.TypeAt(l.file, l.at.Lock))
-	return shared && record.Proven() && record.PID != os.Getpid()
 }
 
 // writeRecord writes the record, or says why others will not see who holds the
@@ -129,11 +136,10 @@ func (l *Lock) writeRecord(command []string) {
 	} else {
 		l.record = &record
 	}
-	if !meta.SharedType(fs) {
-		return
-	}
-	if why := meta.FileSystemAt(l.at.Lock).HostLocal(); why != "" {
-		l.log.Warn("%s", why)
+	if meta.SharedType(fs) {
+		if why := meta.FileSystemAt(l.at.Lock).HostLocal(); why != "" {
+			l.log.Warn("%s", why)
+		}
 	}
 }
 
@@ -156,21 +162,13 @@ func (l *Lock) Release() {
 	if l.folder >= 0 {
 		what = l.at.Folder
 	}
-	l.close()
+	unix.Close(l.file)
+	unix.Close(l.folder)
 	l.log.Detail("released the lock")
 	if fd, err := openAgain(what, unix.O_RDONLY, 0); err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
 		return
 	}
 	if left := meta.Look(l.at, false).TakenBy(os.Getpid()); len(left) > 0 {
 		l.log.Note("warning: the command left processes running that go on holding the lock until they end: %s", meta.List(left))
-	}
-}
-
-func (l *Lock) close() {
-	for _, fd := range []*int{&l.file, &l.folder} {
-		if *fd >= 0 {
-			unix.Close(*fd)
-			*fd = -1
-		}
 	}
 }

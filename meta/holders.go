@@ -25,84 +25,87 @@ func (at Place) Record() string { return at.Lock + ".meta" }
 type Holder struct {
 	Record
 	State  State
-	Source Source
-	Shown  bool // the kernel shows that it holds the lock
-	Unseen bool // known from the kernel's list alone: it may not be looked at
+	Source string // FromRecord or FromKernel
+	Shown  bool   // the kernel shows that it holds the lock
+	Unseen bool   // known from the kernel's list alone: it may not be looked at
 
 	takers []int // pids of the processes that took the locks it has
 }
 
-// A Source is where a Holder is known from.
-type Source string
-
-// The sources: the record that it wrote, or the kernel's own view in /proc.
+// Where a Holder is known from: the record that it wrote, or the kernel's own
+// view in /proc.
 const (
-	FromRecord Source = "record"
-	FromKernel Source = "kernel"
+	FromRecord = "record"
+	FromKernel = "kernel"
 )
 
 // A View is what can be seen of a lock at one moment, without touching it: the
 // one answer to "who holds it?" for a refusal, a wait and a status.
 type View struct {
 	Place
-	Holders  []Holder // the one that the record describes first
-	Killed   *Record  // the run whose dcelock ended without a release, while what it started goes on
-	Recorded *Record  // the record as it was read, whatever it is worth; nil when there is none
-	Problem  error    // why a record that is there cannot be used
-	Replaced bool     // the holders of the folder hold no lock on the file that is at its path now
+	System   FileSystem // where the lock lies
+	Holders  []Holder   // the one that the record describes first
+	Killed   *Record    // the run whose dcelock ended without a release, while what it started goes on
+	Recorded *Record    // the record as it was read, whatever it is worth; nil when there is none
+	Problem  error      // why a record that is there cannot be used
+	Replaced bool       // the holders of the folder hold no lock on the file that is at its path now
 
 	// Of a close look only.
-	Waiters  []Holder   // processes that wait for the folder's or the file's lock
-	System   FileSystem // where the lock lies
-	Complete bool       // the kernel shows this process every holder that there is
+	Waiters  []Holder // processes that wait for the folder's or the file's lock
+	Complete bool     // the kernel shows this process every holder that there is
 }
 
 // Look gives the view of a lock: all processes that hold the folder's or the
 // file's lock, each once, but this one and those that only wait, and the record
-// laid over them. With more files it looks for holders of those as well.
+// laid over them. It looks for holders of more files as well: the one that this
+// process asked for may be at its path no more.
 func Look(at Place, closely bool, more ...File) *View {
-	v := &View{Place: at}
+	v := &View{Place: at, System: FileSystemAt(filepath.Dir(at.Lock) + "/.")}
 	files := append(at.files(), more...)
-	folder, _ := FileAt(at.Folder)
-	file, _ := FileAt(at.Lock)
-	found, hidden := map[int][]descriptor{}, map[int]bool{}
-	var onFile, elsewhere, held, inDoubt bool
+	folder, file := files[0], files[1]
+	locks, opens, hidden := map[int][]kernelLock{}, map[int]bool{}, map[int]bool{}
+	var held, inDoubt, onFile, elsewhere bool
 	pids := processes()
 	for _, pid := range pids {
-		list, err := opened(pid, files)
+		all, err := descriptors(pid)
 		hidden[pid] = errors.Is(err, fs.ErrPermission)
-		if !slices.ContainsFunc(list, isLocked) {
-			found[pid] = list
+		if locks[pid], opens[pid] = locksOn(files, all); len(locks[pid]) == 0 {
 			continue
 		}
-		// Who has the folder's lock and asks for the file's is one who waits.
-		all, _ := descriptors(fmt.Sprint(pid), func(string, File) bool { return true })
+		held = true
 		for _, d := range all {
-			inDoubt = inDoubt || d.file == file && !d.locked
-			onFile = onFile || d.file == file
-			elsewhere = elsewhere || d.locked && d.file != file && d.file != folder
+			switch _, locked := d.lock(); {
+			case d.file == file:
+				// Who has the folder's lock and asks for the file's is one who waits.
+				inDoubt, onFile = inDoubt || !locked, true
+			case locked && d.file != folder:
+				elsewhere = true
+			}
 		}
-		found[pid], held = list, true
 	}
-	var waits map[int]string
-	var took map[int]bool
+	var list []kernelLock
 	if closely || inDoubt || !held {
-		waits, took = v.list()
+		var whole bool
+		list, whole = at.listed()
+		v.Complete = whole && SeesAll() && v.System.Type != "" && !SharedType(v.System.Type)
 	}
 	for _, pid := range pids {
-		list, unseen := found[pid], hidden[pid] && took[pid]
-		// Who waits for the file may have the folder, and waits all the same;
-		// who has what it waits for holds up itself and everybody else.
-		awaited, waiter := waits[pid]
-		waiter = waiter && !slices.ContainsFunc(list, func(d descriptor) bool { return d.locked && d.lock.file == awaited })
-		switch {
-		case waiter && (hidden[pid] || len(list) > 0):
+		var waits, took bool
+		for _, l := range list {
+			// Who waits for the file may have the folder, and waits all the same;
+			// who has what it waits for holds up itself and everybody else.
+			itself := slices.ContainsFunc(locks[pid], func(own kernelLock) bool { return own.file == l.file })
+			waits = waits || l.pid == pid && l.waits && !itself
+			took = took || l.pid == pid && !l.waits
+		}
+		switch unseen := hidden[pid] && took; {
+		case waits && (hidden[pid] || opens[pid]):
 			v.Waiters = append(v.Waiters, describe(pid))
-		case !waiter && (unseen || slices.ContainsFunc(list, isLocked)):
+		case unseen || len(locks[pid]) > 0:
 			h := describe(pid)
 			h.Shown, h.Unseen = true, unseen
-			for _, d := range list {
-				h.takers = append(h.takers, d.lock.pid)
+			for _, l := range locks[pid] {
+				h.takers = append(h.takers, l.pid)
 			}
 			v.Holders = append(v.Holders, h)
 		}
@@ -110,30 +113,6 @@ func Look(at Place, closely bool, more ...File) *View {
 	v.Replaced = elsewhere && !onFile && len(v.Holders) > 0
 	v.layRecord()
 	return v
-}
-
-func isLocked(d descriptor) bool { return d.locked }
-
-// list reads the kernel's list of locks: the processes that wait for the folder
-// or the file, and for which, and those that took one of their locks.
-func (v *View) list() (waits map[int]string, took map[int]bool) {
-	waits, took = map[int]string{}, map[int]bool{}
-	v.System = FileSystemAt(filepath.Dir(v.Lock) + "/.")
-	locks, whole := kernelLocks()
-	// /proc has to show every process of the host.
-	all := Self().PIDNamespace == firstPIDNamespace && procIsOurs()
-	v.Complete = whole && all && v.System.Type != "" && !SharedType(v.System.Type)
-	here := v.listed()
-	for _, l := range locks {
-		switch {
-		case !slices.Contains(here, l.file) || l.pid == os.Getpid():
-		case l.waits:
-			waits[l.pid] = l.file
-		default:
-			took[l.pid] = true
-		}
-	}
-	return waits, took
 }
 
 // layRecord lays the record over the holders. It describes a holder that is the
@@ -150,38 +129,42 @@ func (v *View) layRecord() {
 	}
 	v.Recorded = &record
 	recorded := Holder{Record: record, State: record.State(), Source: FromRecord}
-	file, exists := FileAt(v.Lock)
-	i := slices.IndexFunc(v.Holders, func(h Holder) bool { return h.PID == record.PID })
-	alive := recorded.State.Alive()
-	switch {
+	switch i := slices.IndexFunc(v.Holders, func(h Holder) bool { return h.PID == record.PID }); {
 	case recorded.State == NotRunning:
 		if len(v.TakenBy(record.PID)) > 0 {
 			v.Killed = v.Recorded
 		}
 		return
-	case alive && i >= 0:
-		recorded.Shown, recorded.Unseen, recorded.takers = true, v.Holders[i].Unseen, v.Holders[i].takers
-		v.Holders = slices.Delete(v.Holders, i, i+1)
-	case alive && slices.ContainsFunc(v.Holders, func(h Holder) bool { return below(h.PID, record.PID) }):
-	case alive:
-		// Others hold it; or it is seen to hold nothing.
-		if _, hidden := opened(record.PID, nil); len(v.Holders) > 0 || hidden == nil {
+	case recorded.State == CannotTell:
+		// A copy's is left out; the device is each host's own on a network file system.
+		file, exists := FileAt(v.Lock)
+		if exists && record.LockID != "" && !strings.HasSuffix(record.LockID, fmt.Sprintf(":%d", file.Inode)) {
 			return
 		}
-	case exists && record.LockID != "" && !strings.HasSuffix(record.LockID, fmt.Sprintf(":%d", file.Inode)):
-		return // a copy's; the device is each host's own on a network file system
+	case i >= 0:
+		recorded.Shown, recorded.Unseen, recorded.takers = true, v.Holders[i].Unseen, v.Holders[i].takers
+		v.Holders = slices.Delete(v.Holders, i, i+1)
+	case slices.ContainsFunc(v.Holders, func(h Holder) bool {
+		above, _ := Ancestors(h.PID)
+		return slices.Contains(above, record.PID)
+	}):
+	case len(v.Holders) > 0:
+		return // others hold it
+	default:
+		_, hidden := descriptors(record.PID)
+		if recorded.Shown = record.Viewed(v.System.Type); hidden == nil && !recorded.Shown {
+			return // it is seen to hold nothing
+		}
 	}
 	v.Holders = slices.Insert(v.Holders, 0, recorded)
 }
 
-// ByRecord is the view with the recorded process as the one holder, for when
-// something else than what the kernel shows has it held.
-func (v *View) ByRecord() *View {
-	v.Holders = nil
-	if r := v.Recorded; r != nil {
-		v.Holders = []Holder{{Record: *r, State: r.State(), Source: FromRecord, Shown: r.Proven()}}
-	}
-	return v
+// Viewed tells whether the recorded process, which is proven to run, may hold the
+// lock by another view of the same files, which has locks of its own: bindfs,
+// mergerfs, sshfs beside the folder itself. system is the type of the file system
+// that the lock is seen on from here.
+func (r Record) Viewed(system string) bool {
+	return (SharedType(r.FS) || SharedType(system)) && r.PID != os.Getpid() && r.Proven()
 }
 
 // TakenBy are the holders of a lock that a process took.

@@ -14,7 +14,7 @@ import (
 
 // What single processes hold.
 
-// processes are the pids of all processes but this one, in order.
+// processes are the pids of all processes but this one.
 func processes() (pids []int) {
 	list, _ := names("/proc")
 	for _, name := range list {
@@ -22,50 +22,40 @@ func processes() (pids []int) {
 			pids = append(pids, pid)
 		}
 	}
-	slices.Sort(pids)
 	return pids
 }
 
-// files are the folder and the file, as far as they exist.
-func (at Place) files() (found []File) {
-	for _, path := range []string{at.Folder, at.Lock} {
-		if f, ok := FileAt(path); ok {
-			found = append(found, f)
-		}
-	}
-	return found
+// files are the folder and the file; the zero File is one that is missing, which
+// no descriptor leads to.
+func (at Place) files() []File {
+	folder, _ := FileAt(at.Folder)
+	file, _ := FileAt(at.Lock)
+	return []File{folder, file}
 }
 
-// listed is how the kernel's list of locks names the folder and the file.
-func (at Place) listed() (here []string) {
-	for _, path := range []string{at.Folder, at.Lock} {
-		if f, ok := FileAt(path); ok {
-			here = append(here, listed(FileSystemAt(path).device, f.Inode))
+// locksOn are the locks that descriptors have on one of the files; opens tells
+// whether any of them leads there.
+func locksOn(files []File, all []descriptor) (locks []kernelLock, opens bool) {
+	for _, d := range all {
+		if slices.Contains(files, d.file) {
+			opens = true
+			if l, ok := d.lock(); ok {
+				locks = append(locks, l)
+			}
 		}
 	}
-	return here
-}
-
-// opened finds the descriptors of a process that lead to one of the files.
-func opened(pid int, files []File) ([]descriptor, error) {
-	return descriptors(strconv.Itoa(pid), func(_ string, f File) bool { return slices.Contains(files, f) })
+	return locks, opens
 }
 
 // Holds tells whether a process is seen to hold the exclusive lock of the folder
 // or the file, and whether it took that itself: by its descriptors or, where
 // those may not be looked at, by the kernel's list of who took a lock.
 func Holds(pid int, at Place) (holds, took bool) {
-	var locks []kernelLock
-	found, err := opened(pid, at.files())
-	for _, d := range found {
-		if d.locked {
-			locks = append(locks, d.lock)
-		}
-	}
+	all, err := descriptors(pid)
+	locks, _ := locksOn(at.files(), all)
 	if err != nil && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
-		all, _ := kernelLocks()
-		here := at.listed()
-		locks = slices.DeleteFunc(all, func(l kernelLock) bool { return l.pid != pid || l.waits || !slices.Contains(here, l.file) })
+		locks, _ = at.listed()
+		locks = slices.DeleteFunc(locks, func(l kernelLock) bool { return l.pid != pid || l.waits })
 	}
 	for _, l := range locks {
 		holds = holds || !l.shared
@@ -78,7 +68,7 @@ func Holds(pid int, at Place) (holds, took bool) {
 // by a descriptor of this process, and whether it is a shared one; false where
 // the kernel shows no lock. The pid is 0 for a process of another PID namespace.
 func TakerOf(fd int) (pid int, shared, ok bool) {
-	l, ok := lockOf(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	l, ok := descriptor{path: fmt.Sprintf("/proc/self/fd/%d", fd)}.lock()
 	return l.pid, l.shared, ok
 }
 
@@ -93,20 +83,14 @@ func Former(path string) (fd string) {
 	removed := filepath.Join(folder, filepath.Base(path)) + " (deleted)"
 	device := FileSystemAt(folder).device
 	for _, pid := range processes() {
-		found, _ := descriptors(strconv.Itoa(pid), func(path string, _ File) bool {
-			link, _ := os.Readlink(path)
-			return link == removed
-		})
-		for _, d := range found {
-			if d.locked && strings.HasPrefix(d.lock.file, device+":") {
-				return d.path
+		all, _ := descriptors(pid)
+		for _, d := range all {
+			if link, _ := os.Readlink(d.path); link == removed {
+				if l, _ := d.lock(); strings.HasPrefix(l.file, device+":") {
+					return d.path
+				}
 			}
 		}
 	}
 	return ""
-}
-
-func below(pid, ancestor int) bool {
-	above, _ := Ancestors(pid)
-	return slices.Contains(above, ancestor)
 }

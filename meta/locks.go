@@ -38,26 +38,13 @@ func FileOf(fd int) File {
 // ID is "device:inode", decimal, as a record's lock_id holds it.
 func (f File) ID() string { return fmt.Sprintf("%d:%d", f.Device, f.Inode) }
 
-// fileBehind is the file of a descriptor in /proc/PID/fd. No file server is
-// asked, which may be gone for good.
-func fileBehind(fd string) (File, bool) {
-	var info unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, fd, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info)
-	return File{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Ino}, err == nil
-}
-
 // A kernelLock is an flock(2) lock as the kernel shows it.
 type kernelLock struct {
 	waits  bool   // for the lock, which another process has
 	shared bool   // LOCK_SH: others may have it too
 	pid    int    // of the process that asked for it, which may be gone; 0 for one outside this PID namespace
-	file   string // "fe:00:9978222": see listed
+	file   string // "fe:00:9978222": the device of the superblock, which is not stat's on some file systems, and the inode
 }
-
-// listed is how the kernel names a file in its list of locks: by the device of
-// the superblock, which is not stat's on some file systems, and the inode. Two
-// btrfs subvolumes may have files with one name.
-func listed(device string, inode uint64) string { return fmt.Sprintf("%s:%d", device, inode) }
 
 // parseLock reads a line of /proc/locks (proc_locks(5)), or what follows
 // "lock:" in one of /proc/PID/fdinfo/FD (proc_pid_fdinfo(5)):
@@ -76,13 +63,14 @@ func parseLock(line string) (l kernelLock, ok bool) {
 	return kernelLock{l.waits, fields[3] == "READ", pid, fields[5]}, err == nil
 }
 
-// kernelLocks are the flock(2) locks that the kernel lists, and the processes
-// that wait for them, which takes it some ten milliseconds to give. A process
-// that shares a lock by inheritance is not listed; and inside a PID namespace,
-// locks taken outside of it are not. whole tells that the list fits one page: of
-// a longer one the kernel gives a page at a time, and what comes and goes in
-// between moves lines past the reader.
-func kernelLocks() (locks []kernelLock, whole bool) {
+// listed are the flock(2) locks of the folder and the file that the kernel lists,
+// and the processes that wait for them, which takes it some ten milliseconds to
+// give. A process that shares a lock by inheritance is not listed; and inside a PID
+// namespace, locks taken outside of it are not. Two btrfs subvolumes may have files
+// that are listed alike. whole tells that the list fits one page: of a longer one
+// the kernel gives a page at a time, and what comes and goes in between moves lines
+// past the reader.
+func (at Place) listed() (locks []kernelLock, whole bool) {
 	f, err := os.Open("/proc/locks")
 	if err != nil {
 		return nil, false
@@ -91,8 +79,13 @@ func kernelLocks() (locks []kernelLock, whole bool) {
 	const most, longestLine = 1 << 20, 100
 	list := make([]byte, most) // as less is given to a reader who asks for less
 	n, _ := io.ReadFull(f, list)
+	var here []string
+	for _, path := range []string{at.Folder, at.Lock} {
+		file, _ := FileAt(path)
+		here = append(here, fmt.Sprintf("%s:%d", FileSystemAt(path).device, file.Inode))
+	}
 	for line := range strings.Lines(string(list[:n])) {
-		if l, ok := parseLock(line); ok {
+		if l, ok := parseLock(line); ok && slices.Contains(here, l.file) {
 			locks = append(locks, l)
 		}
 	}
@@ -101,17 +94,14 @@ func kernelLocks() (locks []kernelLock, whole bool) {
 
 // A descriptor is one that a process has open, seen through /proc.
 type descriptor struct {
-	path   string // in /proc/PID/fd: opening it gives the same file, whatever its path is by now
-	file   File
-	locked bool       // whether its open file description has a flock(2) lock
-	lock   kernelLock // that one
+	path string // in /proc/PID/fd: opening it gives the same file, whatever its path is by now
+	file File
 }
 
-// descriptors finds those of a process ("self" or a pid) that match, of which
-// their path in /proc/PID/fd is asked, and the file behind it. The error is
-// fs.ErrPermission where this process may not look.
-func descriptors(process string, match func(path string, f File) bool) (found []descriptor, err error) {
-	folder := "/proc/" + process
+// descriptors are those of a process. The error is fs.ErrPermission where this
+// process may not look.
+func descriptors(pid int) (all []descriptor, err error) {
+	folder := fmt.Sprintf("/proc/%d", pid)
 	list, err := names(folder + "/fd")
 	if len(list) == 0 && err == nil {
 		// A main thread that has ended shows no descriptor, though the other
@@ -125,19 +115,20 @@ func descriptors(process string, match func(path string, f File) bool) (found []
 		}
 	}
 	for _, fd := range list {
-		d := descriptor{path: folder + "/fd/" + fd}
-		var there bool
-		if d.file, there = fileBehind(d.path); there && match(d.path, d.file) {
-			d.lock, d.locked = lockOf(folder + "/fdinfo/" + fd)
-			found = append(found, d)
+		path := folder + "/fd/" + fd
+		var info unix.Statx_t
+		// No file server is asked, which may be gone for good.
+		if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info) == nil {
+			all = append(all, descriptor{path, File{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Ino}})
 		}
 	}
-	return found, err
+	return all, err
 }
 
-// lockOf is the flock(2) lock that a file of /proc/PID/fdinfo shows.
-func lockOf(fdinfo string) (l kernelLock, ok bool) {
-	text, _ := os.ReadFile(fdinfo)
+// lock is the flock(2) lock of its open file description, as /proc/PID/fdinfo
+// shows it.
+func (d descriptor) lock() (l kernelLock, ok bool) {
+	text, _ := os.ReadFile(strings.Replace(d.path, "/fd/", "/fdinfo/", 1))
 	for line := range strings.Lines(string(text)) {
 		if value, found := strings.CutPrefix(line, "lock:"); found && !ok {
 			l, ok = parseLock(value)
