@@ -10,8 +10,7 @@ import (
 )
 
 // When a run is nested: part of the run that holds the lock, so that it runs at
-// once under that (contract, "Taking, holding, releasing"). It is asked only
-// when the lock is found to be held.
+// once under that (contract, "Taking, holding, releasing").
 
 // heldVariable names the lock that an outer dcelock holds. Anybody can set it and
 // any child inherits it, so that alone it proves nothing.
@@ -20,13 +19,11 @@ const heldVariable = "DCE_SCRAPE_LOCK_HELD"
 // errNested says that the lock is held by a run that this process is part of.
 var errNested = errors.New("an outer run holds the lock")
 
-// related tells what this process is to the run that holds the lock, of which fd,
-// a descriptor of the file or folder in question, was refused. The error is
-// errNested where it is proven to be a part of that, and a *HeldError where it is
-// below what holds the lock and not provably part of a run: it would wait for itself.
-func (w *waiter) related(fd int) error {
-	record, err := meta.Read(w.at.Record())
-	recorded := err == nil && record.State().Alive()
+// related tells what this process, to which the lock was refused on fd, is to the
+// run that holds it. The error is errNested where it is proven to be a part of that,
+// and a *HeldError where it is not and below what holds the lock.
+func (w *waiter) related(fd int, record meta.Record) error {
+	recorded := record.PID != 0 && record.State().Alive()
 	named := os.Getenv(heldVariable) == w.at.Lock
 	part, below := inherited(w.at, fd, record, named)
 	above, whole := meta.Ancestors(os.Getpid())
@@ -57,9 +54,8 @@ func (w *waiter) related(fd int) error {
 func inherited(at meta.Place, refused int, record meta.Record, named bool) (part, below bool) {
 	file := meta.FileOf(refused)
 	folder, _ := meta.FileAt(at.Folder)
-	_, noProc := os.Lstat("/proc/self/fd")
 	// Where /proc does not show a lock: it is not there, or a file server has the lock.
-	unseen := noProc != nil || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
+	unseen := meta.Self().StartTicks == 0 || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
 	const most = 1024 // descriptors that are looked at
 	for fd := 3; fd < most; fd++ {
 		if fd == refused || meta.FileOf(fd) != file {
@@ -71,12 +67,9 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) (part
 		if shared || !shown && (!unseen || flock(fd, at.Lock, unix.LOCK_NB) != nil) {
 			continue
 		}
-		goesOn := true // for a taker of another PID namespace
-		switch {
-		case !shown:
-			goesOn = record.PID != 0 // a dcelock takes its record away at its end
-		case taker != 0 && taker != record.PID: // of a dcelock that was killed, the command is the run
-			goesOn = holds(taker, at)
+		goesOn := record.PID != 0 // a dcelock takes its record away at its end
+		if shown {                // 0 is of another PID namespace; of a dcelock that was killed, the command is the run
+			goesOn = taker == 0 || taker == record.PID || holds(taker, at)
 		}
 		// A flock(1) that took the lock for a script has ended, too: only a
 		// dcelock's run is over with it, which the folder's lock shows.

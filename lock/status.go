@@ -20,10 +20,7 @@ func Inspect(at Location) (meta.Status, error) {
 	fd, cannot := openFile(at.Lock, false)
 	defer unix.Close(fd)
 	if errors.Is(cannot, unix.ENOENT) {
-		cannot = unix.Faccessat(unix.AT_FDCWD, folderOf(at.Lock), unix.W_OK|unix.X_OK, unix.AT_EACCESS)
-		if cannot = cannotOpen(at.Lock, cannot); missing {
-			cannot = nil // a run makes the folder as well
-		}
+		cannot = cannotOpen(at.Lock, unix.Faccessat(unix.AT_FDCWD, folderOf(at.Lock), unix.W_OK|unix.X_OK, unix.AT_EACCESS))
 	}
 	s := meta.Status{View: meta.Look(at.Place, true, meta.FileOf(fd)), Config: at.Config, State: meta.Free}
 	_, s.Exists = meta.FileAt(at.Lock)
@@ -31,15 +28,14 @@ func Inspect(at Location) (meta.Status, error) {
 	// can be seen without taking any.
 	held := slices.ContainsFunc(s.Holders, func(h meta.Holder) bool { return h.Shown }) ||
 		!byFcntlFree(fd) || !s.Complete && isHeld(at.Place, fd)
-	record := s.Recorded
 	switch {
 	case held:
 		s.State = meta.Held
-	case cannot != nil:
+	case cannot != nil && !missing: // a run makes the folder as well
 		return meta.Status{}, cannot // as a run would, which asks for the folder first
-	case record != nil && record.State() == meta.NotRunning:
+	case s.Recorded != nil && s.Recorded.State() == meta.NotRunning:
 		s.State = meta.Stale
-		s.Holders = []meta.Holder{{Record: *record, State: meta.NotRunning, Source: meta.FromRecord}}
+		s.Holders = []meta.Holder{{Record: *s.Recorded, State: meta.NotRunning, Source: meta.FromRecord}}
 	default:
 		s.Holders = nil
 	}

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"time"
@@ -14,18 +15,17 @@ import (
 // folder and one of the lock file, each with a flock(2) on it. Whoever has a copy
 // of a descriptor holds that lock too; it is free when the last copy is closed.
 type Lock struct {
-	at     meta.Place
-	folder int // descriptors; -1 for one that is not locked
+	at     meta.Place // its folder as far as that is locked
+	folder int        // descriptors; -1 for one that is not locked
 	file   int
 	nested bool // a run that this one is part of holds the lock
 	log    meta.Log
-	record *meta.Record // as written; nil when it could not be
+	record meta.Record // as written
 }
 
 // Take takes the lock at a location, waiting for it no longer than wait, and
 // writes the record of a run of command beside it. A run that is part of the one
-// that holds the lock goes under it: there is nothing to take, nothing to
-// release, and nothing to wait for.
+// that holds the lock goes under it, with nothing to take and nothing to release.
 //
 // The folder comes first: it is the queue of all dcelocks, and stays what it is
 // whatever is done to the files in it. Then the file, which scripts and other
@@ -33,8 +33,7 @@ type Lock struct {
 //
 // A *HeldError says who has the lock. The other errors are of kind Missing,
 // CannotOpen and System; after any error the process must end, as a wait that
-// was given up may still be granted. That the record cannot be written is only
-// warned of: the lock is what excludes.
+// was given up may still be granted.
 func Take(at Location, command []string, wait time.Duration, log meta.Log, signals *Signals) (*Lock, error) {
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
@@ -48,9 +47,6 @@ func Take(at Location, command []string, wait time.Duration, log meta.Log, signa
 	waited := time.Since(w.begin)
 	w.clear()
 	l.nested = errors.Is(err, errNested)
-	if held, ok := errors.AsType[*HeldError](err); ok && wait > 0 {
-		held.Waited = waited
-	}
 	if err != nil && !l.nested {
 		return nil, err
 	}
@@ -76,25 +72,21 @@ func (l *Lock) lockBoth(w *waiter) (err error) {
 		l.folder, err = w.lock(l.at.Folder, openFolder)
 		if errors.Is(err, errNoLocks) {
 			l.log.Detail("the folder %s cannot be locked; its lock file alone is", l.at.Folder)
-			err = nil
+			l.at.Folder, err = "", nil
 		}
 		if err != nil {
 			return err
 		}
 	}
 	l.file, err = w.lock(l.at.Lock, func(path string) (int, error) { return openFile(path, true) })
-	if errors.Is(err, errNoLocks) {
-		return fail(System, "%w (does its file system have locks?)", err)
-	}
 	return err
 }
 
 // reclaim clears away the record of a run that is over, with the lock free: it
-// explained, and nothing more. A recorded process that lives is given a moment, as
-// scripts remove their record after they have unlocked. The one exception is an
-// archive that is seen through two file systems with a lock each, where the record
-// of a process that is proven to run counts as the lock that cannot be seen from
-// here, and is waited for like that.
+// explained, and nothing more; that of a process which lives is given the grace. The
+// one exception is an archive that is seen through two file systems with a lock each:
+// there the record of a process that is proven to run counts as the lock that cannot
+// be seen from here, and is waited for like that.
 func (l *Lock) reclaim(w *waiter) error {
 	fs := meta.TypeAt(l.file, l.at.Lock)
 	record, err := meta.Read(l.at.Record())
@@ -114,7 +106,7 @@ func (l *Lock) reclaim(w *waiter) error {
 		l.log.Note("warning: replacing a record that cannot be used: %v", err)
 	case record.Viewed(fs):
 		const why = "this archive can be seen through two file systems with a lock each, so the recorded run counts as long as its process lives"
-		return &HeldError{View: w.look(), Otherwise: why}
+		return &HeldError{View: w.look(), Waited: min(w.limit, time.Since(w.begin)), Otherwise: why}
 	case state == meta.NotRunning:
 		l.log.Note("warning: reclaiming scrape lock; previous holder pid %d is not running", record.PID)
 	default:
@@ -129,12 +121,10 @@ func (l *Lock) reclaim(w *waiter) error {
 func (l *Lock) writeRecord(command []string) {
 	fs := meta.TypeAt(l.file, l.at.Lock)
 	folder, _ := os.Getwd()
-	record := meta.Record{Process: meta.Self(), Started: time.Now().UTC(), Command: meta.Summary(command),
+	l.record = meta.Record{Process: meta.Self(), Started: time.Now().UTC(), Command: meta.Summary(command),
 		User: meta.UserName(os.Geteuid()), Folder: meta.Redact(folder), LockID: meta.FileOf(l.file).ID(), FS: fs}
-	if err := meta.Write(l.at.Record(), record); err != nil {
+	if err := meta.Write(l.at.Record(), l.record); err != nil {
 		l.log.Note("warning: the record of this run cannot be written, so that others cannot see who holds the lock: %v", err)
-	} else {
-		l.record = &record
 	}
 	if meta.SharedType(fs) {
 		if why := meta.FileSystemAt(l.at.Lock).HostLocal(); why != "" {
@@ -151,21 +141,15 @@ func (l *Lock) Release() {
 	if l.nested {
 		return
 	}
-	if l.record != nil {
-		if err := meta.Remove(l.at.Record(), *l.record); err != nil {
-			l.log.Note("warning: the record of this run cannot be removed; the next run will reclaim it: %v", err)
-		}
-	}
-	// The folder where it was locked, so that no script that asks for the file
-	// just then is refused.
-	what := l.at.Lock
-	if l.folder >= 0 {
-		what = l.at.Folder
+	if err := meta.Remove(l.at.Record(), l.record); err != nil {
+		l.log.Note("warning: the record of this run cannot be removed; the next run will reclaim it: %v", err)
 	}
 	unix.Close(l.file)
 	unix.Close(l.folder)
 	l.log.Detail("released the lock")
-	if fd, err := openAgain(what, unix.O_RDONLY, 0); err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
+	// The folder where it was locked, so that no script that asks for the file
+	// just then is refused.
+	if fd, err := openAgain(cmp.Or(l.at.Folder, l.at.Lock), unix.O_RDONLY, 0); err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
 		return
 	}
 	if left := meta.Look(l.at, false).TakenBy(os.Getpid()); len(left) > 0 {

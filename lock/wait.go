@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"strings"
 	"time"
 
@@ -21,21 +22,20 @@ func ParseWait(text string) (time.Duration, error) {
 	if text == "forever" {
 		return Forever, nil
 	}
-	duration := text
+	unit := ""
 	if strings.Trim(text, "0123456789.") == "" {
-		duration += "s"
+		unit = "s"
 	}
-	wait, err := time.ParseDuration(duration)
+	wait, err := time.ParseDuration(text + unit)
 	if err != nil || wait < 0 {
 		return 0, fmt.Errorf("%q is not a time to wait (seconds, a duration like 90s or 2h, or forever)", text)
 	}
 	return wait, nil
 }
 
-// grace is how long any run waits in the kernel's queue before it is refused: a
-// script may lock only to see whether it can, and the queue hands the lock on the
-// moment that it lets go. It is also what a script is given to remove its record
-// after it has unlocked.
+// grace is how long any run waits in the kernel's queue before it is refused, as a
+// script may lock only to see whether it can; and how long a script is given to
+// remove its record after it has unlocked.
 const grace = 100 * time.Millisecond
 
 // A waiter waits for a lock until a time limit.
@@ -44,7 +44,6 @@ type waiter struct {
 	limit time.Duration
 	begin time.Time
 	log   meta.Log
-
 	asked meta.File // what the kernel was asked for: it may be at its path no more
 	told  int       // pid of the holder that was last spoken of; 0 before the first message, -1 for none that is known
 }
@@ -56,8 +55,7 @@ func (w *waiter) left() time.Duration { return w.limit - time.Since(w.begin) }
 
 // lock opens what is to be locked at a path and locks it, waiting as long as
 // may be. It returns the descriptor of what is at path then: what was removed or
-// replaced meanwhile is a file that nobody else finds. The error is errNested, or
-// a *HeldError when the time is up, among others.
+// replaced meanwhile is a file that nobody else finds.
 func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int, err error) {
 	const most = 1000 // times that it may be replaced
 	for range most {
@@ -83,8 +81,7 @@ func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int,
 }
 
 // lockOpen takes the locks of an open file or folder, at once (unix.LOCK_NB) or
-// when they are free (0): of flock(2), and beside it of fcntl(2), which a folder
-// has none of.
+// when they are free (0): of flock(2), and of fcntl(2), which a folder has none of.
 func lockOpen(fd int, path string, how int) error {
 	if err := flock(fd, path, how); err != nil {
 		return err
@@ -95,29 +92,29 @@ func lockOpen(fd int, path string, how int) error {
 // queue waits in the kernel's queue for a lock that was found to be held.
 func (w *waiter) queue(fd int, path string) error {
 	w.asked = meta.FileOf(fd)
-	if err := w.related(fd); err != nil {
+	record, _ := meta.Read(w.at.Record())
+	if err := w.related(fd, record); err != nil {
 		return err
 	}
 	done := make(chan error, 1)
 	go func() { done <- lockOpen(fd, path, 0) }()
 	pause := grace
-	if record, err := meta.Read(w.at.Record()); err == nil && record.Proven() && holds(record.PID, w.at) {
+	if record.Proven() && holds(record.PID, w.at) {
 		pause = 0 // its own process holds the lock: it is no momentary holder
 	}
+	var held error
 	for {
 		select {
 		case err := <-done:
 			return err
 		case <-time.After(pause):
 		}
-		if w.left() > 0 {
+		switch {
+		case w.left() > 0:
 			pause = min(w.tell(), w.left())
-			continue
-		}
-		held := &HeldError{View: w.look()}
-		select {
-		case err := <-done: // given while this process looked for who has it
-			return err
+		case held == nil: // it may be given while this process looks for who has it
+			held = &HeldError{View: w.look(), Waited: min(w.limit, time.Since(w.begin))}
+			pause = time.Millisecond
 		default:
 			return held
 		}
@@ -127,4 +124,68 @@ func (w *waiter) queue(fd int, path string) error {
 func holds(pid int, at meta.Place) bool {
 	holds, _ := meta.Holds(pid, at)
 	return holds
+}
+
+// tell says for whom this run waits, then what has changed: in a log that another
+// run has the lock now, on a terminal also how long this has been going on, in a
+// line that counts. It returns when it is worth looking for news again.
+func (w *waiter) tell() (pause time.Duration) {
+	if w.log.Quiet == 0 && (w.told <= 0 || !holds(w.told, w.at)) {
+		w.name(w.look())
+	}
+	if w.log.Quiet > 0 || !onTerminal() {
+		return 10 * time.Second
+	}
+	text := "dcelock: waiting " + meta.Duration(time.Since(w.begin).Truncate(time.Second))
+	if w.limit != Forever {
+		text += " of " + meta.Duration(w.limit)
+	}
+	if w.told > 0 {
+		text += fmt.Sprintf(" for pid %d", w.told)
+	}
+	// Cut to the terminal's width, as a line that wraps could not be taken back.
+	if size, err := unix.IoctlGetWinsize(2, unix.TIOCGWINSZ); err == nil && size.Col > 0 && len(text) >= int(size.Col) {
+		text = text[:size.Col-1]
+	}
+	fmt.Fprintf(w.log.Out, "\r\x1b[K%s", text)
+	return time.Second
+}
+
+// name says who holds the lock, where that is news: of several, the first, as the
+// others are mostly what that one has started.
+func (w *waiter) name(view *meta.View) {
+	limit := ""
+	if w.limit != Forever {
+		limit = ", at most " + meta.Duration(w.limit)
+	}
+	switch {
+	case w.told == 0:
+		w.log.Note("%v; waiting until it ends%s", &HeldError{View: view}, limit)
+		w.told = -1
+	case len(view.Holders) == 0 || view.Holders[0].PID == w.told:
+		return
+	default:
+		w.clear()
+	}
+	if len(view.Holders) > 0 {
+		w.told = view.Holders[0].PID
+		view.Holders = view.Holders[:1]
+	}
+	for _, line := range view.Who() {
+		w.log.Note("%s", line)
+	}
+}
+
+// clear removes the line that counts.
+func (w *waiter) clear() {
+	if w.told != 0 && onTerminal() {
+		fmt.Fprint(w.log.Out, "\r\x1b[K")
+	}
+}
+
+// onTerminal tells whether the line that counts can be drawn: on a terminal that
+// understands it, while this process is in the foreground there.
+func onTerminal() bool {
+	group, err := unix.IoctlGetInt(2, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp() && os.Getenv("TERM") != "dumb"
 }

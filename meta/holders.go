@@ -20,8 +20,7 @@ type Place struct {
 // Record is where the record of this lock lies.
 func (at Place) Record() string { return at.Lock + ".meta" }
 
-// A Holder is a process that holds a lock, or waits for one, and how that is
-// known.
+// A Holder is a process that holds a lock, or waits for one.
 type Holder struct {
 	Record
 	State  State
@@ -32,12 +31,9 @@ type Holder struct {
 	takers []int // pids of the processes that took the locks it has
 }
 
-// Where a Holder is known from: the record that it wrote, or the kernel's own
-// view in /proc.
-const (
-	FromRecord = "record"
-	FromKernel = "kernel"
-)
+// FromRecord and FromKernel are where a Holder is known from: the record that it
+// wrote, or the kernel's own view in /proc.
+const FromRecord, FromKernel = "record", "kernel"
 
 // A View is what can be seen of a lock at one moment, without touching it: the
 // one answer to "who holds it?" for a refusal, a wait and a status.
@@ -49,10 +45,8 @@ type View struct {
 	Recorded *Record    // the record as it was read, whatever it is worth; nil when there is none
 	Problem  error      // why a record that is there cannot be used
 	Replaced bool       // the holders of the folder hold no lock on the file that is at its path now
-
-	// Of a close look only.
-	Waiters  []Holder // processes that wait for the folder's or the file's lock
-	Complete bool     // the kernel shows this process every holder that there is
+	Waiters  []Holder   // processes that wait for the folder's or the file's lock; of a close look only
+	Complete bool       // the kernel shows this process every holder that there is; of a close look only
 }
 
 // Look gives the view of a lock: all processes that hold the folder's or the
@@ -85,9 +79,8 @@ func Look(at Place, closely bool, more ...File) *View {
 	}
 	var list []kernelLock
 	if closely || inDoubt || !held {
-		var whole bool
-		list, whole = at.listed()
-		v.Complete = whole && SeesAll() && v.System.Type != "" && !SharedType(v.System.Type)
+		list, v.Complete = at.listed()
+		v.Complete = v.Complete && SeesAll() && v.System.Type != "" && !SharedType(v.System.Type)
 	}
 	for _, pid := range pids {
 		var waits, took bool
@@ -159,10 +152,9 @@ func (v *View) layRecord() {
 	v.Holders = slices.Insert(v.Holders, 0, recorded)
 }
 
-// Viewed tells whether the recorded process, which is proven to run, may hold the
-// lock by another view of the same files, which has locks of its own: bindfs,
-// mergerfs, sshfs beside the folder itself. system is the type of the file system
-// that the lock is seen on from here.
+// Viewed tells whether the recorded process is proven to run and may hold the lock by
+// another view of the same files, which has locks of its own (bindfs, mergerfs, sshfs
+// beside the folder itself); system is the type of the file system from here.
 func (r Record) Viewed(system string) bool {
 	return (SharedType(r.FS) || SharedType(system)) && r.PID != os.Getpid() && r.Proven()
 }

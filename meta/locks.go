@@ -1,9 +1,12 @@
 package meta
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,32 +67,27 @@ func parseLock(line string) (l kernelLock, ok bool) {
 }
 
 // listed are the flock(2) locks of the folder and the file that the kernel lists,
-// and the processes that wait for them, which takes it some ten milliseconds to
-// give. A process that shares a lock by inheritance is not listed; and inside a PID
-// namespace, locks taken outside of it are not. Two btrfs subvolumes may have files
-// that are listed alike. whole tells that the list fits one page: of a longer one
-// the kernel gives a page at a time, and what comes and goes in between moves lines
-// past the reader.
+// and who waits for them, which takes it some ten milliseconds to give. Who shares a
+// lock by inheritance is not listed, nor, in a PID namespace, what was taken outside
+// of it; two btrfs subvolumes may have files that are listed alike. whole tells that
+// the list fits one page: of a longer one the kernel gives a page at a time, and what
+// comes and goes in between moves lines past the reader.
 func (at Place) listed() (locks []kernelLock, whole bool) {
-	f, err := os.Open("/proc/locks")
-	if err != nil {
-		return nil, false
-	}
+	f, _ := os.Open("/proc/locks")
 	defer f.Close()
-	const most, longestLine = 1 << 20, 100
-	list := make([]byte, most) // as less is given to a reader who asks for less
-	n, _ := io.ReadFull(f, list)
+	const page, longestLine = 1 << 16, 100 // a page of any host; less is given to a reader who asks for less
+	list, err := io.ReadAll(bufio.NewReaderSize(f, page))
 	var here []string
 	for _, path := range []string{at.Folder, at.Lock} {
 		file, _ := FileAt(path)
 		here = append(here, fmt.Sprintf("%s:%d", FileSystemAt(path).device, file.Inode))
 	}
-	for line := range strings.Lines(string(list[:n])) {
+	for line := range strings.Lines(string(list)) {
 		if l, ok := parseLock(line); ok && slices.Contains(here, l.file) {
 			locks = append(locks, l)
 		}
 	}
-	return locks, n < os.Getpagesize()-longestLine
+	return locks, err == nil && len(list) < os.Getpagesize()-longestLine
 }
 
 // A descriptor is one that a process has open, seen through /proc.
@@ -101,21 +99,16 @@ type descriptor struct {
 // descriptors are those of a process. The error is fs.ErrPermission where this
 // process may not look.
 func descriptors(pid int) (all []descriptor, err error) {
-	folder := fmt.Sprintf("/proc/%d", pid)
-	list, err := names(folder + "/fd")
-	if len(list) == 0 && err == nil {
-		// A main thread that has ended shows no descriptor, though the other
-		// threads have them.
-		threads, _ := names(folder + "/task")
-		for _, thread := range threads {
-			if list, _ = names(folder + "/task/" + thread + "/fd"); len(list) > 0 {
-				folder += "/task/" + thread
-				break
-			}
-		}
+	folder := fmt.Sprintf("/proc/%d/", pid)
+	list, err := names(folder + "fd")
+	for i, fd := range list {
+		list[i] = folder + "fd/" + fd
 	}
-	for _, fd := range list {
-		path := folder + "/fd/" + fd
+	if len(list) == 0 && err == nil {
+		// A main thread that has ended shows none, though the other threads have them.
+		list, _ = filepath.Glob(folder + "task/*/fd/*")
+	}
+	for _, path := range list {
 		var info unix.Statx_t
 		// No file server is asked, which may be gone for good.
 		if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info) == nil {
@@ -125,8 +118,7 @@ func descriptors(pid int) (all []descriptor, err error) {
 	return all, err
 }
 
-// lock is the flock(2) lock of its open file description, as /proc/PID/fdinfo
-// shows it.
+// lock is the flock(2) lock of its open file description (proc_pid_fdinfo(5)).
 func (d descriptor) lock() (l kernelLock, ok bool) {
 	text, _ := os.ReadFile(strings.Replace(d.path, "/fd/", "/fdinfo/", 1))
 	for line := range strings.Lines(string(text)) {
@@ -135,4 +127,81 @@ func (d descriptor) lock() (l kernelLock, ok bool) {
 		}
 	}
 	return l, ok
+}
+
+// processes are the pids of all processes but this one.
+func processes() (pids []int) {
+	list, _ := names("/proc")
+	for _, name := range list {
+		if pid, err := strconv.Atoi(name); err == nil && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// files are the folder and the file: where one is missing the zero File, which no descriptor leads to.
+func (at Place) files() []File {
+	folder, _ := FileAt(at.Folder)
+	file, _ := FileAt(at.Lock)
+	return []File{folder, file}
+}
+
+// locksOn are the locks that descriptors have on one of the files; opens tells
+// whether any of them leads there.
+func locksOn(files []File, all []descriptor) (locks []kernelLock, opens bool) {
+	for _, d := range all {
+		if slices.Contains(files, d.file) {
+			opens = true
+			if l, ok := d.lock(); ok {
+				locks = append(locks, l)
+			}
+		}
+	}
+	return locks, opens
+}
+
+// Holds tells whether a process is seen to hold the exclusive lock of the folder
+// or the file, and whether it took that itself: by its descriptors or, where
+// those may not be looked at, by the kernel's list of who took a lock.
+func Holds(pid int, at Place) (holds, took bool) {
+	all, err := descriptors(pid)
+	locks, _ := locksOn(at.files(), all)
+	if err != nil && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		locks, _ = at.listed()
+		locks = slices.DeleteFunc(locks, func(l kernelLock) bool { return l.pid != pid || l.waits })
+	}
+	for _, l := range locks {
+		holds = holds || !l.shared
+		took = took || !l.shared && l.pid == pid
+	}
+	return holds, took
+}
+
+// TakerOf tells which process took the flock(2) lock of an open file description,
+// by a descriptor of this process, and whether it is a shared one; false where
+// the kernel shows no lock. The pid is 0 for a process of another PID namespace.
+func TakerOf(fd int) (pid int, shared, ok bool) {
+	l, ok := descriptor{path: fmt.Sprintf("/proc/self/fd/%d", fd)}.lock()
+	return l.pid, l.shared, ok
+}
+
+// Former finds a descriptor of a process that holds the lock of a file which
+// was at path before and has been removed; "" where there is none. Opening it
+// gives that very file.
+func Former(path string) (fd string) {
+	folder, _ := filepath.EvalSymlinks(filepath.Dir(path))
+	removed := filepath.Join(folder, filepath.Base(path)) + " (deleted)"
+	device := FileSystemAt(folder).device
+	for _, pid := range processes() {
+		all, _ := descriptors(pid)
+		for _, d := range all {
+			if link, _ := os.Readlink(d.path); link == removed {
+				if l, _ := d.lock(); strings.HasPrefix(l.file, device+":") {
+					return d.path
+				}
+			}
+		}
+	}
+	return ""
 }
