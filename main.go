@@ -124,7 +124,7 @@ func looksLikeLock(words []string) bool {
 // run carries out what the command line asks for, and returns how the command
 // ended, as wait(2) has it.
 func (line *commandLine) run(signals *lock.Signals) (ended syscall.WaitStatus, err error) {
-	log := meta.Log{Out: meta.Stderr, Quiet: line.Quiet, Verbose: line.Verbose}
+	log := meta.Log{Quiet: line.Quiet, Verbose: line.Verbose}
 	// Set by an outer dcelock, the variable speaks to the runner inside it.
 	unlocked := os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == ""
 	switch {
@@ -198,7 +198,7 @@ func wrong(format string, args ...any) error {
 // report prints an error, and is the one place that turns errors into exit
 // statuses.
 func (line *commandLine) report(err error) int {
-	log := meta.Log{Out: meta.Stderr}
+	log := meta.Log{}
 	if held, ok := errors.AsType[*lock.HeldError](err); ok {
 		for _, text := range held.Lines(meta.Again(line.flags, os.Args[1+len(line.flags):])) {
 			if line.Quiet < 2 {

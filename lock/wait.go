@@ -147,7 +147,7 @@ func (w *waiter) tell() (pause time.Duration) {
 	if size, err := unix.IoctlGetWinsize(2, unix.TIOCGWINSZ); err == nil && size.Col > 0 && len(text) >= int(size.Col) {
 		text = text[:size.Col-1]
 	}
-	fmt.Fprintf(w.log.Out, "\r\x1b[K%s", text)
+	fmt.Fprintf(w.log, "\r\x1b[K%s", text)
 	return time.Second
 }
 
@@ -179,7 +179,7 @@ func (w *waiter) name(view *meta.View) {
 // clear removes the line that counts.
 func (w *waiter) clear() {
 	if w.told != 0 && onTerminal() {
-		fmt.Fprint(w.log.Out, "\r\x1b[K")
+		fmt.Fprint(w.log, "\r\x1b[K")
 	}
 }
 

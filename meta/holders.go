@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -80,7 +81,9 @@ func Look(at Place, closely bool, more ...File) *View {
 	var list []kernelLock
 	if closely || inDoubt || !held {
 		list, v.Complete = at.listed()
-		v.Complete = v.Complete && SeesAll() && v.System.Type != "" && !SharedType(v.System.Type)
+		// /proc has to show every process of the host.
+		all := Self().PIDNamespace == firstPIDNamespace && procIsOurs()
+		v.Complete = v.Complete && all && v.System.Type != "" && !SharedType(v.System.Type)
 	}
 	for _, pid := range pids {
 		var waits, took bool
@@ -103,6 +106,8 @@ func Look(at Place, closely bool, more ...File) *View {
 			v.Holders = append(v.Holders, h)
 		}
 	}
+	// Who was first is the run, the others what it has started.
+	slices.SortStableFunc(v.Holders, func(a, b Holder) int { return cmp.Compare(a.StartTicks, b.StartTicks) })
 	v.Replaced = elsewhere && !onFile && len(v.Holders) > 0
 	v.layRecord()
 	return v

@@ -2,30 +2,24 @@ package meta
 
 import (
 	"fmt"
-	"io"
 
 	"golang.org/x/sys/unix"
 )
 
 // A Log prints all that dcelock itself says (contract, "Messages"): each line
 // begins with "dcelock: ", and is printable whatever the paths and records behind
-// it hold. The zero Log may not be used.
+// it hold.
 type Log struct {
-	Out     io.Writer
 	Quiet   int // once: no notes; twice: nothing when the lock is held
 	Verbose bool
 }
 
-// Stderr is standard error. Not os.Stderr, which ends the process when a pipe
-// there is broken: the command's end, and its status, are worth more.
-var Stderr io.Writer = standardError{}
-
-type standardError struct{}
-
-func (standardError) Write(text []byte) (int, error) { return unix.Write(2, text) }
+// Write writes to standard error as it is. Not to os.Stderr, which ends the process
+// when a pipe there is broken: the command's end, and its status, are worth more.
+func (Log) Write(text []byte) (int, error) { return unix.Write(2, text) }
 
 // Line prints a line whatever is asked for: errors.
-func (l Log) Line(text string) { fmt.Fprintln(l.Out, "dcelock: "+Printable(text)) }
+func (l Log) Line(text string) { fmt.Fprintln(l, "dcelock: "+Printable(text)) }
 
 // Warn says that an archive may be at risk.
 func (l Log) Warn(format string, args ...any) { l.Line("warning: " + fmt.Sprintf(format, args...)) }

@@ -115,7 +115,7 @@ func (r Record) started() string { return cmp.Or(Timestamp(r.Started), "at an un
 func (h Holder) about() string {
 	about := labelled(", by ", h.User) + On(h.Host) + labelled(", in ", h.Folder)
 	if age, ok := h.age(); ok {
-		verb := map[Source]string{FromKernel: "runs", FromRecord: "held"}[h.Source]
+		verb := map[string]string{FromKernel: "runs", FromRecord: "held"}[h.Source]
 		about = fmt.Sprintf(", %s for %s%s", verb, Duration(age), about)
 	}
 	if h.Unseen {
