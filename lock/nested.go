@@ -52,31 +52,36 @@ func (w *waiter) related(fd int, record meta.Record) error {
 // itself, by a descriptor that it inherited: for as long as that run goes on. What
 // a run leaves behind has the descriptor too, and is below it alone.
 func inherited(at meta.Place, refused int, record meta.Record, named bool) (part, below bool) {
-	file := meta.FileOf(refused)
+	asked := meta.FileOf(refused)
 	folder, _ := meta.FileAt(at.Folder)
+	file, _ := meta.FileAt(at.Lock)
 	// Where /proc does not show a lock: it is not there, or a file server has the lock.
 	unseen := meta.Self().StartTicks == 0 || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
 	const most = 1024 // descriptors that are looked at
 	for fd := 3; fd < most; fd++ {
-		if fd == refused || meta.FileOf(fd) != file {
+		// What this process opened itself is closed on exec.
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		has := meta.FileOf(fd)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 || has != asked && has != folder && has != file {
 			continue
 		}
 		taker, shared, shown := meta.TakerOf(fd)
 		// The kernel is asked where nothing else tells: for a description that has
 		// the lock already, taking it again changes nothing.
-		if shared || !shown && (!unseen || flock(fd, at.Lock, unix.LOCK_NB) != nil) {
+		if shared || !shown && (!unseen || has != asked || flock(fd, at.Lock, unix.LOCK_NB) != nil) {
 			continue
 		}
 		goesOn := record.PID != 0 // a dcelock takes its record away at its end
 		if shown {                // 0 is of another PID namespace; of a dcelock that was killed, the command is the run
 			goesOn = taker == 0 || taker == record.PID || holds(taker, at)
 		}
-		// A flock(1) that took the lock for a script has ended, too: only a
-		// dcelock's run is over with it, which the folder's lock shows.
-		if goesOn || !named && file != folder {
+		if goesOn {
 			return true, true
 		}
 		below = true
+		named = named || has == folder
 	}
-	return false, below
+	// A flock(1) that took the lock for a script has ended, too: only a dcelock's
+	// run is over with it, which the variable or the folder's lock shows.
+	return below && !named, below
 }

@@ -56,6 +56,22 @@ func TestNestedInARunner(t *testing.T) {
 	s.free()
 }
 
+// Nor is it in its way that another dcelock waits, with the folder's lock, for the
+// script to end, and that the script's record is gone.
+func TestNestedInARunnerThatIsWaitedFor(t *testing.T) {
+	s := newArchive(t)
+	config := s.a + "/config/scrape-targets.json"
+	outer := s.runner("bash", "-c", `echo ready; read -r _; rm "$0.meta"; "$1" --config "$2" -- echo inner`, s.lock, binary, config).start(t)
+	outer.sees("ready")
+	waiter := s.dcelock("-q", "--wait", "forever", "--", "true").start(t)
+	waits(t, waiter)
+	outer.end()
+	if r := outer.wait(); r.status != 0 || r.stdout != "ready\ninner\n" {
+		t.Errorf("%+v", r)
+	}
+	waiter.wait().wants(t, 0)
+}
+
 // Another archive root inside is locked as usual, whatever came down from the
 // outer run.
 func TestOtherArchiveInside(t *testing.T) {
