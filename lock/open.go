@@ -130,10 +130,11 @@ func flock(fd int, path string, how int) error {
 		switch err := unix.Flock(fd, unix.LOCK_EX|how); {
 		case err == nil:
 			return nil
-		case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EACCES) && how == unix.LOCK_NB:
-			return errHeld
-		case errors.Is(err, unix.EACCES):
-			time.Sleep(100 * time.Millisecond) // CIFS says so of contention, and does not wait for its end
+		case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EACCES): // the latter from CIFS
+			if how == unix.LOCK_NB {
+				return errHeld
+			}
+			time.Sleep(100 * time.Millisecond) // the server does not wait, or no longer
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EBADF):
 			return fail(System, "lock file %s cannot be locked: this file system needs the right to write to it "+
@@ -163,6 +164,14 @@ func byFcntl(fd int, wait bool) error {
 			return nil
 		}
 	}
+}
+
+// oneKind tells whether flock(2) and fcntl(2) locks of a file are one, as on CIFS:
+// the server has one kind, and refuses the one to who has the other, even to the
+// same open file description.
+func oneKind(fd int) bool {
+	var info unix.Statfs_t
+	return unix.Fstatfs(fd, &info) == nil && (uint32(info.Type) == unix.SMB2_SUPER_MAGIC || uint32(info.Type) == unix.CIFS_SUPER_MAGIC)
 }
 
 // byFcntlFree tells whether no other description has the fcntl(2) lock of a file,
