@@ -31,14 +31,22 @@ func openFolder(path string) (fd int, err error) {
 // openFile opens the lock file, made when missing if that is asked for, and waits
 // for nothing: what lies at its name may be a FIFO by the time it is opened. The
 // error is unix.ENOENT where it is missing and not to be made.
+//
+// What is not to be made is only looked at, and opened for reading: on CIFS Linux
+// may give those who open a file in the same way one handle, and the first of them
+// to close it frees the lock.
 func openFile(path string, make bool) (fd int, err error) {
+	access := unix.O_RDONLY
+	if make {
+		access = unix.O_RDWR
+	}
 	// First without O_CREAT, which fs.protected_regular refuses on another
 	// user's file in a sticky folder.
-	fd, err = openExisting(path, unix.O_NOFOLLOW)
+	fd, err = openExisting(path, access|unix.O_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
 		// Scripts lock the file alone: one of them may have the lock of the
 		// file that was here, and is waited for like any holder.
-		if fd, err = openExisting(meta.Former(path), 0); err == nil {
+		if fd, err = openExisting(meta.Former(path), access); err == nil {
 			return fd, nil
 		}
 		if !make {
@@ -47,7 +55,7 @@ func openFile(path string, make bool) (fd int, err error) {
 		fd, err = openAgain(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o666)
 	}
 	if errors.Is(err, unix.ELOOP) {
-		fd, err = openLink(path)
+		fd, err = openLink(path, access)
 	}
 	var info unix.Stat_t
 	if unix.Fstat(fd, &info) == nil && info.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -57,24 +65,24 @@ func openFile(path string, make bool) (fd int, err error) {
 	return fd, cannotOpen(path, err)
 }
 
-// openExisting opens for writing, which NFS needs for LOCK_EX; for reading where
-// that is not allowed.
+// openExisting opens for reading or, which NFS needs for LOCK_EX, for writing; for
+// reading where that is not allowed.
 func openExisting(path string, flags int) (fd int, err error) {
-	fd, err = openAgain(path, unix.O_RDWR|flags, 0)
+	fd, err = openAgain(path, flags, 0)
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
-		return openAgain(path, unix.O_RDONLY|flags, 0)
+		return openAgain(path, flags&^unix.O_RDWR, 0)
 	}
 	return fd, err
 }
 
 // openLink opens what a link in the place of the lock file leads to, unless
 // whoever made the link would have this user lock somebody else's file by it.
-func openLink(path string) (fd int, err error) {
+func openLink(path string, access int) (fd int, err error) {
 	var link, file unix.Stat_t
 	if err := unix.Lstat(path, &link); err != nil {
 		return -1, err
 	}
-	fd, err = openExisting(path, 0)
+	fd, err = openExisting(path, access)
 	if errors.Is(err, unix.ENOENT) {
 		target, _ := os.Readlink(path)
 		return -1, fail(CannotOpen, "lock file %s is a link to %s, which is missing; make that file, or mend the link",
