@@ -1,6 +1,6 @@
 #!/bin/bash
 # shellcheck disable=SC2154
-# Process 1 of a test kernel (hosts-nfs.sh). Its root is the machine's own, read
+# Process 1 of a test kernel (hosts-kernels.sh). Its root is the machine's own, read
 # only; what it may write is in its memory. The kernel hands over name=, address=
 # and share= (a folder of the machine) as variables. What it is to run comes as
 # files in the share, and their names by the serial line, on which "NAME STATUS"
@@ -10,14 +10,9 @@ mount -t sysfs sysfs /sys
 ln -s /proc/self/fd /dev/fd
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /mnt
-mkdir -p /mnt/share /mnt/archive /run/rpcbind
+mkdir -p /mnt/share /mnt/archive
 mkdir -m 1777 /run/dcelock
 mount -t hostfs -o "$share" none /mnt/share
-
-# What NFS remembers outlives the kernel.
-mkdir -p "/mnt/share/nfs.$name"/{sm,sm.bak,v4recovery,rpc_pipefs}
-touch "/mnt/share/nfs.$name"/{etab,rmtab}
-mount --bind "/mnt/share/nfs.$name" /var/lib/nfs
 
 # rpc.statd looks up names, and answers nobody meanwhile.
 mount --bind /mnt/share/names /etc/hosts

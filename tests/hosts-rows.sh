@@ -29,7 +29,7 @@ kept_out() {
   fi
 }
 says() { grep -qE -- "$1" "$work/err"; }
-server() { [[ $kind == nfs ]] || { echo 'no such side'; exit 0; }; }
+server() { [[ $hosts == kernels ]] || { echo 'no such side'; exit 0; }; }
 
 row 'one host holds, the other is kept out' yes holds_asks a b
 row '... and the other way round' yes holds_asks b a
@@ -290,7 +290,7 @@ dies() {
     boot a
     if try b dcelock --wait 20; then echo 'limit: once it is up again'; else echo 'no, not even once it is up again'; fi
   fi
-  [[ -e $work/a.kernel || $kind != nfs ]] || boot a
+  [[ -e $work/a.kernel || $hosts != kernels ]] || boot a
   mount_on a
 }
 row '... and until then the refusal says whose it was' 'yes|limit.*|free at once' dies_says
@@ -315,7 +315,7 @@ dies_says() {
 row 'holder'\''s host is cut off, and its command goes on: the other host starts after, s' 'limit.*|never|not tried.*' cut_off
 cut_off() {
   local begun cell
-  [[ $kind == nfs ]] || { echo 'not tried: one kernel'; return; }
+  [[ $hosts == kernels ]] || { echo 'not tried: one kernel'; return; }
   holding a
   unplug a
   begun=$SECONDS
@@ -329,7 +329,7 @@ cut_off() {
 }
 row 'the server starts anew under a run: another host is kept out' 'yes|not tried.*' server_anew
 server_anew() {
-  [[ $kind == nfs ]] || { echo 'not tried: one server'; return; }
+  [[ $hosts == kernels ]] || { echo 'not tried: one server'; return; }
   holding a
   crash s
   boot s

@@ -110,7 +110,16 @@ clear() {
   rm -f "$own"/*.{pid,up,news,go,err,out,status}
 }
 
+# What NFS remembers outlives the kernel.
+nfs_memory() {
+  local memory
+  memory=$share/nfs.$(hostname)
+  mkdir -p "$memory"/{sm,sm.bak,v4recovery,rpc_pipefs} /run/rpcbind
+  touch "$memory"/{etab,rmtab}
+  mount --bind "$memory" /var/lib/nfs
+}
 nfs_server() {
+  nfs_memory
   "$share/modprobe" nfsd
   mount -t nfsd nfsd /proc/fs/nfsd
   echo "$lease" >/proc/fs/nfsd/nfsv4leasetime
@@ -125,6 +134,7 @@ nfs_server() {
   rpc.mountd
 }
 nfs_client() {
+  nfs_memory
   "$share/modprobe" nfsv3
   "$share/modprobe" nfsv4
   rpcbind

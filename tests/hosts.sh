@@ -2,7 +2,7 @@
 # Several hosts with one archive root: runs dcelock on hosts that share a folder
 # by a network file system, and prints a Markdown table, engine by promise. The
 # experiments are in hosts-rows.sh.
-#   hosts.sh                  all engines that are installed
+#   hosts.sh                  nfs4.2, nfs3 and gluster, as far as they are installed
 #   hosts.sh nfs4.2 gluster   these; nfs4.0 and nfs4.1 can be named as well
 #   ROWS=EXPRESSION           only rows whose labels match
 #   VERBOSE=1                 each cell as soon as it is known
@@ -36,18 +36,21 @@ has_ended() { ! grep -qsv '^State:.*Z' <(grep -s ^State: "/proc/$1/status"); }
 archive=/mnt/archive
 share=/mnt/share
 own=/run/dcelock
+# shellcheck source=tests/hosts-kernels.sh
+. "$folder/hosts-kernels.sh"
 # shellcheck source=tests/hosts-nfs.sh
 . "$folder/hosts-nfs.sh"
 # shellcheck source=tests/hosts-gluster.sh
 . "$folder/hosts-gluster.sh"
 
-# What an engine has of these, it has as nfs_boot and so on.
-boot() { "${kind}_boot" "$1"; }
-crash() { "${kind}_crash" "$1"; }
-freeze() { "${kind}_freeze" "$1"; }
-thaw() { "${kind}_thaw" "$1"; }
-unplug() { "${kind}_unplug" "$1"; }
-plug() { "${kind}_plug" "$1"; }
+# What kind of hosts an engine has, and what it shares between them: kernels_boot,
+# nfs_mount and so on.
+boot() { "${hosts}_boot" "$1"; }
+crash() { "${hosts}_crash" "$1"; }
+freeze() { "${hosts}_freeze" "$1"; }
+thaw() { "${hosts}_thaw" "$1"; }
+unplug() { "${hosts}_unplug" "$1"; }
+plug() { "${hosts}_plug" "$1"; }
 mount_on() { "${kind}_mount" "$@"; }
 
 # on HOST COMMAND WORD...: runs a command, or a function of hosts-there.sh, there.
@@ -62,7 +65,7 @@ on() {
     echo ". $share/there.sh"
     printf '%q ' "$@"
   } >"$work/share/$request"
-  "${kind}_ask" "$host" "$request"
+  "${hosts}_ask" "$host" "$request"
   read -r -t "${patience:-60}" -u "$answer" status || { status=124; echo "no answer from $host to: $*" >&2; }
   exec {answer}<&-
   [[ ! -s $work/share/$request.out ]] || cat "$work/share/$request.out"
@@ -84,7 +87,7 @@ row() {
 
 work=$(mktemp -d)
 chmod 755 "$work"
-kind='' cell=''
+kind='' hosts='' cell=''
 end_cell() {
   [[ -n $cell ]] || return 0
   kill -KILL -- "-$cell" 2>/dev/null || true
@@ -93,7 +96,7 @@ end_cell() {
 }
 end_all() {
   end_cell
-  [[ -z $kind ]] || "${kind}_down" || true
+  [[ -z $hosts ]] || "${hosts}_down" || true
   rm -rf "$work" || { sleep 1; rm -rf "$work"; } # what was killed may have written once more
 }
 trap end_all EXIT
@@ -149,27 +152,27 @@ tried=()
 root='' lock='' config=''
 for engine in "${engines[@]}"; do
   case $engine in
-    nfs*) kind=nfs version=${engine#nfs} ;;
-    gluster) kind=gluster ;;
+    nfs*) kind=nfs hosts=kernels version=${engine#nfs} ;;
+    gluster) kind=gluster hosts=gluster ;;
     *) echo "usage: $0 [nfs4.2|nfs4.1|nfs4.0|nfs3|gluster]..." >&2; exit 64 ;;
   esac
   mapfile -t missing < <("${kind}_missing")
   if ((${#missing[@]})); then
     echo "not tried: $engine; get what it needs with: apt-get install ${missing[*]}" >&2
-    kind=
+    hosts=
     continue
   fi
   begun=$SECONDS
   mkdir -p "$work/share"
   cp "$DCELOCK" "$work/share/dcelock"
   cp "$folder/hosts-there.sh" "$work/share/there.sh"
-  "${kind}_up"
+  "${hosts}_up"
   mount_on a
   mount_on b
   tried+=("$engine")
   run_rows
-  "${kind}_down"
-  kind=
+  "${hosts}_down"
+  hosts=
   rm -rf "${work:?}"/*
   echo "$engine took $((SECONDS - begun)) s" >&2
 done
