@@ -1,6 +1,7 @@
 # Hosts for hosts.sh, which sources it: three kernels as ordinary programs
 # (user-mode-linux) at one hub, s with an ext4 image that it exports, a and b its
-# clients. What serves the image, and mounts it, is in hosts-nfs.sh.
+# clients. What serves the image, and mounts it, is in hosts-nfs.sh and
+# hosts-cifs.sh, as nfs_set_up and so on.
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154
 

@@ -141,6 +141,25 @@ nfs_client() {
   rpc.statd
 }
 
+# cifs_server LINE...: with these of smb.conf(5) for the share. All that smbd writes
+# but the archive is in the kernel's memory.
+cifs_server() {
+  local state=/run/samba folder
+  mount /dev/ubda "$archive"
+  {
+    printf '%s\n' '[global]' 'server role = standalone' 'passdb backend = tdbsam' 'server min protocol = SMB3_11' \
+      'smb ports = 445' 'disable netbios = yes' 'disable spoolss = yes' 'load printers = no' "log file = $state/log"
+    for folder in 'private dir' 'state directory' 'cache directory' 'lock directory' 'pid directory' 'ncalrpc dir'; do
+      mkdir -p "$state/${folder% *}"
+      echo "$folder = $state/${folder% *}"
+    done
+    printf '%s\n' '[archive]' "path = $archive" 'read only = no' "$@"
+  } >"$state.conf"
+  printf '%s\n' "$password" "$password" | smbpasswd -c "$state.conf" -L -s -a root
+  smbd -D -s "$state.conf" -l "$state"
+}
+cifs_client() { "$share/modprobe" cifs; }
+
 gluster_server() {
   ip link set lo up
   ip address add 10.98.0.1/32 dev lo

@@ -3,7 +3,8 @@
 # by a network file system, and prints a Markdown table, engine by promise. The
 # experiments are in hosts-rows.sh.
 #   hosts.sh                  nfs4.2, nfs3 and gluster, as far as they are installed
-#   hosts.sh nfs4.2 gluster   these; nfs4.0 and nfs4.1 can be named as well
+#   hosts.sh nfs4.2 cifs      these; nfs4.0, nfs4.1 and cifs-kernel-oplocks can be
+#                             named as well
 #   ROWS=EXPRESSION           only rows whose labels match
 #   VERBOSE=1                 each cell as soon as it is known
 # It needs root, and opens no connection but to its own hosts.
@@ -40,6 +41,8 @@ own=/run/dcelock
 . "$folder/hosts-kernels.sh"
 # shellcheck source=tests/hosts-nfs.sh
 . "$folder/hosts-nfs.sh"
+# shellcheck source=tests/hosts-cifs.sh
+. "$folder/hosts-cifs.sh"
 # shellcheck source=tests/hosts-gluster.sh
 . "$folder/hosts-gluster.sh"
 
@@ -60,7 +63,7 @@ on() {
   mkfifo "$work/share/$request.done"
   exec {answer}<>"$work/share/$request.done"
   {
-    declare -p share own archive network lease root lock config
+    declare -p share own archive network lease password root lock config
     [[ -z ${run-} ]] || declare -p run
     echo ". $share/there.sh"
     printf '%q ' "$@"
@@ -153,8 +156,9 @@ root='' lock='' config=''
 for engine in "${engines[@]}"; do
   case $engine in
     nfs*) kind=nfs hosts=kernels version=${engine#nfs} ;;
+    cifs | cifs-kernel-oplocks) kind=cifs hosts=kernels ;;
     gluster) kind=gluster hosts=gluster ;;
-    *) echo "usage: $0 [nfs4.2|nfs4.1|nfs4.0|nfs3|gluster]..." >&2; exit 64 ;;
+    *) echo "usage: $0 [nfs4.2|nfs4.1|nfs4.0|nfs3|gluster|cifs|cifs-kernel-oplocks]..." >&2; exit 64 ;;
   esac
   mapfile -t missing < <("${kind}_missing")
   if ((${#missing[@]})); then
