@@ -159,6 +159,12 @@ func flock(fd int, path string, how int) error {
 // error is errHeld for contention; where there is no such lock to be had,
 // flock(2) is the one that counts.
 func byFcntl(fd int, wait bool) error {
+	// On CIFS the two are one kind of lock, which the server refuses to the same
+	// open file description too.
+	var fs unix.Statfs_t
+	if unix.Fstatfs(fd, &fs) == nil && (uint32(fs.Type) == unix.SMB2_SUPER_MAGIC || uint32(fs.Type) == unix.CIFS_SUPER_MAGIC) {
+		return nil
+	}
 	how := unix.F_OFD_SETLK
 	if wait {
 		how = unix.F_OFD_SETLKW
@@ -172,14 +178,6 @@ func byFcntl(fd int, wait bool) error {
 			return nil
 		}
 	}
-}
-
-// oneKind tells whether flock(2) and fcntl(2) locks of a file are one, as on CIFS:
-// the server has one kind, and refuses the one to who has the other, even to the
-// same open file description.
-func oneKind(fd int) bool {
-	var info unix.Statfs_t
-	return unix.Fstatfs(fd, &info) == nil && (uint32(info.Type) == unix.SMB2_SUPER_MAGIC || uint32(info.Type) == unix.CIFS_SUPER_MAGIC)
 }
 
 // byFcntlFree tells whether no other description has the fcntl(2) lock of a file,

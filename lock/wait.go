@@ -81,10 +81,9 @@ func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int,
 }
 
 // lockOpen takes the locks of an open file or folder, at once (unix.LOCK_NB) or
-// when they are free (0): of flock(2), and beside it of fcntl(2) where that is
-// another lock, which a folder has none of.
+// when they are free (0): of flock(2), and of fcntl(2), which a folder has none of.
 func lockOpen(fd int, path string, how int) error {
-	if err := flock(fd, path, how); err != nil || oneKind(fd) {
+	if err := flock(fd, path, how); err != nil {
 		return err
 	}
 	return byFcntl(fd, how == 0)
