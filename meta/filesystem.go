@@ -40,7 +40,7 @@ func FileSystemAt(path string) (found FileSystem) {
 	list, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(list)) {
 		if strings.HasPrefix(line, strconv.FormatUint(info.Mnt_id, 10)+" ") {
-			found, _ = parseMount(line)
+			found = parseMount(line)
 		}
 	}
 	return found
@@ -49,15 +49,15 @@ func FileSystemAt(path string) (found FileSystem) {
 // parseMount reads a line of mountinfo:
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
-func parseMount(line string) (FileSystem, bool) {
+func parseMount(line string) FileSystem {
 	mount, super, _ := strings.Cut(line, " - ")
 	fields := strings.Fields(super)
 	var id, parent, major, minor uint32
 	_, err := fmt.Sscanf(mount, "%d %d %d:%d", &id, &parent, &major, &minor)
 	if err != nil || len(fields) < 3 {
-		return FileSystem{}, false
+		return FileSystem{}
 	}
-	return FileSystem{fields[0], fields[1], fmt.Sprintf("%02x:%02x", major, minor), strings.Split(fields[2], ",")}, true
+	return FileSystem{fields[0], fields[1], fmt.Sprintf("%02x:%02x", major, minor), strings.Split(fields[2], ",")}
 }
 
 // SharedType tells whether a file system of this type may show an archive that
@@ -67,18 +67,13 @@ func SharedType(name string) bool {
 	return slices.Contains(network, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
 }
 
-// local are what tells that a server is not asked for a lock: the mount options
-// (nfs(5), mount.cifs(8)), and the types that leave locks to the kernel.
-var local = []string{
-	"nolock", "local_lock=flock", "local_lock=all", "nobrl",
-	"fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs",
-	"fuse.vmhgfs-fuse",
-}
-
 // HostLocal is a sentence that says why a lock on this file system excludes
 // runs of this host alone, though other hosts may write there too; "" when it
 // does not.
 func (fs FileSystem) HostLocal() string {
+	// Mount options (nfs(5), mount.cifs(8)), and types that leave locks to the kernel.
+	local := []string{"nolock", "local_lock=flock", "local_lock=all", "nobrl", "fuse.sshfs", "fuse.rclone", "fuse.s3fs",
+		"fuse.gcsfuse", "fuse.goofys", "fuse.davfs", "fuse.curlftpfs", "fuse.vmhgfs-fuse"}
 	for _, why := range append(fs.options, fs.Type) {
 		if slices.Contains(local, why) {
 			return fmt.Sprintf("the lock keeps out runs of this host only, because %s (%s) passes no locks on to its server; "+

@@ -32,8 +32,7 @@ type Holder struct {
 	takers []int // pids of the processes that took the locks it has
 }
 
-// FromRecord and FromKernel are where a Holder is known from: the record that it
-// wrote, or the kernel's own view in /proc.
+// FromRecord and FromKernel are where a Holder is known from.
 const FromRecord, FromKernel = "record", "kernel"
 
 // A View is what can be seen of a lock at one moment, without touching it: the
@@ -44,7 +43,7 @@ type View struct {
 	Holders  []Holder   // the one that the record describes first
 	Killed   *Record    // the run whose dcelock ended without a release, while what it started goes on
 	Recorded *Record    // the record as it was read, whatever it is worth; nil when there is none
-	Problem  error      // why a record that is there cannot be used
+	Problem  string     // why a record that is there cannot be used
 	Replaced bool       // the holders of the folder hold no lock on the file that is at its path now
 	Waiters  []Holder   // processes that wait for the folder's or the file's lock; of a close look only
 	Complete bool       // the kernel shows this process every holder that there is; of a close look only
@@ -52,59 +51,51 @@ type View struct {
 
 // Look gives the view of a lock: all processes that hold the folder's or the
 // file's lock, each once, but this one and those that only wait, and the record
-// laid over them. It looks for holders of more files as well: the one that this
-// process asked for may be at its path no more.
+// laid over them. It looks for holders of more files as well: the one that was
+// asked for may be at its path no more.
 func Look(at Place, closely bool, more ...File) *View {
 	v := &View{Place: at, System: FileSystemAt(filepath.Dir(at.Lock) + "/.")}
 	files := append(at.files(), more...)
-	folder, file := files[0], files[1]
-	locks, opens, hidden := map[int][]kernelLock{}, map[int]bool{}, map[int]bool{}
-	var held, inDoubt, onFile, elsewhere bool
-	pids := processes()
-	for _, pid := range pids {
-		all, err := descriptors(pid)
-		hidden[pid] = errors.Is(err, fs.ErrPermission)
-		if locks[pid], opens[pid] = locksOn(files, all); len(locks[pid]) == 0 {
-			continue
-		}
-		held = true
-		for _, d := range all {
-			switch _, locked := d.lock(); {
-			case d.file == file:
-				// Who has the folder's lock and asks for the file's is one who waits.
-				inDoubt, onFile = inDoubt || !locked, true
-			case locked && d.file != folder:
-				elsewhere = true
-			}
-		}
-	}
 	var list []kernelLock
-	if closely || inDoubt || !held {
+	if closely {
 		list, v.Complete = at.listed()
-		// /proc has to show every process of the host.
-		all := Self().PIDNamespace == firstPIDNamespace && procIsOurs()
-		v.Complete = v.Complete && all && v.System.Type != "" && !SharedType(v.System.Type)
+		// In the first PID namespace, which has this inode, /proc shows every process of the host.
+		v.Complete = v.Complete && Self().PIDNamespace == 0xEFFFFFFC && v.System.Type != "" && !SharedType(v.System.Type)
 	}
-	for _, pid := range pids {
+	var inDoubt, onFile, elsewhere bool
+	for _, pid := range processes() {
+		all, err := descriptors(pid)
+		locks, opens := locksOn(files, all)
 		var waits, took bool
 		for _, l := range list {
 			// Who waits for the file may have the folder, and waits all the same;
 			// who has what it waits for holds up itself and everybody else.
-			itself := slices.ContainsFunc(locks[pid], func(own kernelLock) bool { return own.file == l.file })
+			itself := slices.ContainsFunc(locks, func(own kernelLock) bool { return own.file == l.file })
 			waits = waits || l.pid == pid && l.waits && !itself
 			took = took || l.pid == pid && !l.waits
 		}
-		switch unseen := hidden[pid] && took; {
-		case waits && (hidden[pid] || opens[pid]):
+		hidden := errors.Is(err, fs.ErrPermission)
+		switch unseen := hidden && took; {
+		case waits && (hidden || opens):
 			v.Waiters = append(v.Waiters, describe(pid))
-		case unseen || len(locks[pid]) > 0:
+		case unseen || len(locks) > 0:
 			h := describe(pid)
 			h.Shown, h.Unseen = true, unseen
-			for _, l := range locks[pid] {
+			for _, l := range locks {
 				h.takers = append(h.takers, l.pid)
 			}
 			v.Holders = append(v.Holders, h)
+			for _, d := range all {
+				_, locked := d.lock()
+				// Who has the folder's lock and asks for the file's is one who waits.
+				inDoubt = inDoubt || d.file == files[1] && !locked
+				onFile = onFile || d.file == files[1]
+				elsewhere = elsewhere || locked && !slices.Contains(files[:2], d.file)
+			}
 		}
+	}
+	if !closely && (inDoubt || len(v.Holders) == 0) {
+		return Look(at, true, more...)
 	}
 	// Who was first is the run, the others what it has started.
 	slices.SortStableFunc(v.Holders, func(a, b Holder) int { return cmp.Compare(a.StartTicks, b.StartTicks) })
@@ -113,15 +104,14 @@ func Look(at Place, closely bool, more ...File) *View {
 	return v
 }
 
-// layRecord lays the record over the holders. It describes a holder that is the
-// recorded process, or one below it, as a script's subshell is; or it says that
-// the recorded dcelock was killed. One that has nothing to do with the holders,
-// as of a run before or of a copied archive, is left out.
+// layRecord lays the record over the holders: it describes one that is the recorded
+// process or below it, as a script's subshell is, or says that the recorded dcelock
+// was killed. One of a run before or of a copied archive is left out.
 func (v *View) layRecord() {
 	record, err := Read(v.Place.Record())
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			v.Problem = err
+			v.Problem = err.Error()
 		}
 		return
 	}

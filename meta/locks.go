@@ -14,10 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel shows of locks: its list of all that were taken, and beside
-// each descriptor of a process the lock of that open file description, which
-// shows those that inherited it too.
-
 // A File is the identity of a file or a folder, whatever its path is by now.
 type File struct {
 	Device uint64 // as stat(2) gives it
@@ -100,15 +96,16 @@ type descriptor struct {
 // process may not look.
 func descriptors(pid int) (all []descriptor, err error) {
 	folder := fmt.Sprintf("/proc/%d/", pid)
-	list, err := names(folder + "fd")
-	for i, fd := range list {
-		list[i] = folder + "fd/" + fd
+	list, err := os.ReadDir(folder + "fd")
+	var paths []string
+	for _, fd := range list {
+		paths = append(paths, folder+"fd/"+fd.Name())
 	}
 	if len(list) == 0 && err == nil {
 		// A main thread that has ended shows none, though the other threads have them.
-		list, _ = filepath.Glob(folder + "task/*/fd/*")
+		paths, _ = filepath.Glob(folder + "task/*/fd/*")
 	}
-	for _, path := range list {
+	for _, path := range paths {
 		var info unix.Statx_t
 		// No file server is asked, which may be gone for good.
 		if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info) == nil {
@@ -118,7 +115,8 @@ func descriptors(pid int) (all []descriptor, err error) {
 	return all, err
 }
 
-// lock is the flock(2) lock of its open file description (proc_pid_fdinfo(5)).
+// lock is the flock(2) lock of its open file description (proc_pid_fdinfo(5)),
+// which those have that inherited it, too.
 func (d descriptor) lock() (l kernelLock, ok bool) {
 	text, _ := os.ReadFile(strings.Replace(d.path, "/fd/", "/fdinfo/", 1))
 	for line := range strings.Lines(string(text)) {
@@ -129,11 +127,11 @@ func (d descriptor) lock() (l kernelLock, ok bool) {
 	return l, ok
 }
 
-// processes are the pids of all processes but this one.
+// processes are the pids of all but this one.
 func processes() (pids []int) {
-	list, _ := names("/proc")
-	for _, name := range list {
-		if pid, err := strconv.Atoi(name); err == nil && pid != os.Getpid() {
+	list, _ := os.ReadDir("/proc")
+	for _, entry := range list {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil && pid != os.Getpid() {
 			pids = append(pids, pid)
 		}
 	}

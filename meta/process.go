@@ -25,8 +25,6 @@ type Process struct {
 	PIDNamespace uint64 // inode of /proc/PID/ns/pid
 }
 
-const firstPIDNamespace = 0xEFFFFFFC // its inode, from the kernel's proc_ns.h
-
 // Self is the identity of this process. What /proc does not tell, because it
 // is not mounted, stays unknown, and so does StartTicks in a time namespace,
 // which shifts it.
@@ -36,7 +34,7 @@ var Self = sync.OnceValue(func() Process {
 	line, _ := os.ReadFile("/proc/self/stat")
 	pids, _ := FileAt("/proc/self/ns/pid")
 	p := Process{os.Getpid(), host, string(bytes.TrimSpace(boot)), parseStat(string(line)).start, pids.Inode}
-	if times, ok := FileAt("/proc/self/ns/time"); ok && times.Inode != 0xEFFFFFFA { // that of the first, too
+	if times, ok := FileAt("/proc/self/ns/time"); ok && times.Inode != 0xEFFFFFFA { // the first one's, from the kernel's proc_ns.h
 		p.StartTicks = 0
 	}
 	return p
@@ -88,15 +86,7 @@ func (r Record) State() State {
 // Proven tells whether the recorded process runs beyond doubt: a pid alone may
 // have been reused, a pid with its boot and start time is one process for ever.
 func (r Record) Proven() bool {
-	return r.StartTicks != 0 && r.BootID != "" && procIsOurs() && r.State().Alive()
-}
-
-// procIsOurs tells whether /proc numbers processes as this process's PID
-// namespace does. It does not under `unshare --pid` without a /proc of its
-// own, and then /proc/N is not the process that kill(N) reaches.
-func procIsOurs() bool {
-	link, _ := os.Readlink("/proc/self")
-	return link == strconv.Itoa(os.Getpid())
+	return r.StartTicks != 0 && r.BootID != "" && readStat(os.Getpid()).start != 0 && r.State().Alive()
 }
 
 // stat is what is used of /proc/PID/stat (proc_pid_stat(5)); a zero one where it
@@ -109,10 +99,12 @@ type stat struct {
 }
 
 func readStat(pid int) stat {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil || !procIsOurs() {
+	// Under `unshare --pid` without a /proc of its own, /proc/N is not the process
+	// that kill(N) reaches.
+	if link, _ := os.Readlink("/proc/self"); link != strconv.Itoa(os.Getpid()) {
 		return stat{}
 	}
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return parseStat(string(line))
 }
 
@@ -191,14 +183,4 @@ func UserName(id int) string {
 		return strconv.Itoa(id)
 	}
 	return u.Username
-}
-
-// names are the entries of a folder.
-func names(folder string) ([]string, error) {
-	dir, err := os.Open(folder)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	return dir.Readdirnames(-1)
 }

@@ -3,7 +3,6 @@ package meta
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -14,34 +13,23 @@ import (
 type Status struct {
 	*View
 	Config string // the config that was read; "" when DCE_SCRAPE_LOCK_FILE named the lock
-	State  LockState
-	Exists bool // whether there is a lock file
+	State  string // Free, Stale or Held
+	Exists bool   // whether there is a lock file
 }
 
-// A LockState says whether a lock can be taken.
-type LockState string
+// The states of a lock; a Stale one is free, and its record names a process that does
+// not run.
+const Free, Stale, Held = "free", "stale", "held"
 
-// The states of a lock.
-const (
-	Free  LockState = "free"
-	Stale LockState = "stale" // free, and the record names a process that does not run
-	Held  LockState = "held"
-)
-
-// Print writes a status, as text or as one JSON object, all at once.
+// Print writes a status, as one JSON object or with one fact a line, as far as they
+// are known, all at once. The first five lines are read by scripts.
 func (s Status) Print(out io.Writer, asJSON bool) error {
 	if asJSON {
 		encoder := json.NewEncoder(out)
 		encoder.SetEscapeHTML(false)
 		return encoder.Encode(s.facts())
 	}
-	_, err := io.WriteString(out, s.text())
-	return err
-}
-
-// text is a status with one fact a line, as far as they are known. The first
-// five lines are read by scripts.
-func (s Status) text() (text string) {
+	text := ""
 	line := func(key, fact string) {
 		if fact != "" {
 			text += key + ": " + Printable(fact) + "\n"
@@ -79,12 +67,13 @@ func (s Status) text() (text string) {
 		line("file system", fmt.Sprintf("%s (%s)", s.System.Source, s.System.Type))
 	}
 	line("warning", s.System.HostLocal())
-	return text
+	_, err := io.WriteString(out, text)
+	return err
 }
 
 // facts are the same in JSON, by their keys.
 func (s Status) facts() map[string]any {
-	problem, killed := cmp.Or(s.Problem, errors.New("")).Error(), cmp.Or(s.Killed, new(Record))
+	killed := cmp.Or(s.Killed, new(Record))
 	processes := func(holders []Holder) []map[string]any {
 		list := []map[string]any{} // never null
 		for _, h := range holders {
@@ -105,7 +94,7 @@ func (s Status) facts() map[string]any {
 	}
 	return map[string]any{
 		"config": known(s.Config), "lock": s.Lock, "lock_file_exists": s.Exists, "lock_file_replaced": s.Replaced,
-		"state": s.State, "record": s.Place.Record(), "record_problem": known(Printable(problem)),
+		"state": s.State, "record": s.Place.Record(), "record_problem": known(Printable(s.Problem)),
 		"holders": processes(s.Holders), "waiters": processes(s.Waiters), "killed_pid": known(killed.PID),
 		"file_system": known(s.System.Type), "file_system_source": known(Printable(s.System.Source)),
 		"locks_local_because": known(s.System.HostLocal()),

@@ -61,14 +61,6 @@ func Usage() string {
 	return out.String()
 }
 
-// habits are flags that people bring from flock(1), and why there are none here.
-var habits = map[string]string{
-	"-s --shared":  "the lock is always exclusive, as two scrapes of one archive are never safe",
-	"-u --unlock":  "there is nothing to unlock, as the lock is free when COMMAND has ended",
-	"-F --no-fork": "dcelock stays beside COMMAND to release the lock after it",
-	"--fcntl":      "the lock file is locked by fcntl(2) as well as by flock(2)",
-}
-
 // BadFlag says in plain words what kong says of a flag.
 func BadFlag(said string) string {
 	flag, _, ok := strings.Cut(said, ": expected ")
@@ -80,7 +72,12 @@ func BadFlag(said string) string {
 	}
 	flag, unknown := strings.CutPrefix(said, "unknown flag ")
 	flag, _, _ = strings.Cut(flag, ", did you mean ")
-	for flags, why := range habits {
+	for flags, why := range map[string]string{ // that people bring from flock(1)
+		"-s --shared":  "the lock is always exclusive, as two scrapes of one archive are never safe",
+		"-u --unlock":  "there is nothing to unlock, as the lock is free when COMMAND has ended",
+		"-F --no-fork": "dcelock stays beside COMMAND to release the lock after it",
+		"--fcntl":      "the lock file is locked by fcntl(2) as well as by flock(2)",
+	} {
 		if slices.Contains(strings.Fields(flags), flag) {
 			return "flock(1) has " + flags + " and dcelock has not: " + why + "; leave it out"
 		}
@@ -119,6 +116,7 @@ func Again(flags, command []string) string {
 		words = slices.Insert(words, 0, "env")
 	}
 	words = append(words, os.Args[0])
+	switches := regexp.MustCompile(`^-[noxeqv]+`) // they may stand in one word
 	for i := 0; i < len(flags); i++ {
 		flag := switches.ReplaceAllStringFunc(flags[i], func(s string) string { return strings.ReplaceAll(s, "n", "") })
 		switch {
@@ -136,6 +134,3 @@ func Again(flags, command []string) string {
 	}
 	return text
 }
-
-// switches are the flags without a value that may stand in one word.
-var switches = regexp.MustCompile(`^-[noxeqv]+`)

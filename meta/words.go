@@ -79,8 +79,8 @@ func (v *View) Who() (lines []string) {
 // notes say what is unusual about how the lock is held.
 func (v *View) notes() (notes []string) {
 	switch {
-	case v.Problem != nil:
-		notes = append(notes, fmt.Sprintf("the record of the holder cannot be used: %v", v.Problem))
+	case v.Problem != "":
+		notes = append(notes, "the record of the holder cannot be used: "+v.Problem)
 	case v.Killed != nil:
 		notes = append(notes, fmt.Sprintf("dcelock pid %d (started %s) was killed, by whom is not known, "+
 			"and what it had started goes on: %s", v.Killed.PID, v.Killed.started(), v.Killed.Command))
