@@ -51,35 +51,29 @@ type kernelLock struct {
 //	1: FLOCK  ADVISORY  WRITE 4242 fe:00:9978222 0 EOF
 //	1: -> FLOCK  ADVISORY  WRITE 4250 fe:00:9978222 0 EOF
 func parseLock(line string) (l kernelLock, ok bool) {
-	fields := strings.Fields(line)
-	if l.waits = len(fields) > 1 && fields[1] == "->"; l.waits {
-		fields = slices.Delete(fields, 1, 2)
-	}
+	fields := strings.Fields(strings.Replace(line, "->", "", 1))
 	if len(fields) < 6 || fields[1] != "FLOCK" {
 		return l, false
 	}
 	pid, err := strconv.Atoi(fields[4])
-	return kernelLock{l.waits, fields[3] == "READ", pid, fields[5]}, err == nil
+	return kernelLock{strings.Contains(line, "->"), fields[3] == "READ", pid, fields[5]}, err == nil
 }
 
 // listed are the flock(2) locks of the folder and the file that the kernel lists,
-// and who waits for them, which takes it some ten milliseconds to give. Who shares a
-// lock by inheritance is not listed, nor, in a PID namespace, what was taken outside
-// of it; two btrfs subvolumes may have files that are listed alike. whole tells that
-// the list fits one page: of a longer one the kernel gives a page at a time, and what
-// comes and goes in between moves lines past the reader.
+// with who waits for them; it takes some ten milliseconds. Who shares a lock by
+// inheritance is not listed, nor what was taken outside of this PID namespace; two
+// btrfs subvolumes may have files that are listed alike. whole tells that the list
+// fits one page: between two, what comes and goes moves lines past the reader.
 func (at Place) listed() (locks []kernelLock, whole bool) {
 	f, _ := os.Open("/proc/locks")
 	defer f.Close()
 	const page, longestLine = 1 << 16, 100 // a page of any host; less is given to a reader who asks for less
 	list, err := io.ReadAll(bufio.NewReaderSize(f, page))
-	var here []string
-	for _, path := range []string{at.Folder, at.Lock} {
-		file, _ := FileAt(path)
-		here = append(here, fmt.Sprintf("%s:%d", FileSystemAt(path).device, file.Inode))
-	}
+	files := at.files()
+	folder := fmt.Sprintf("%s:%d", FileSystemAt(at.Folder).device, files[0].Inode)
+	file := fmt.Sprintf("%s:%d", FileSystemAt(at.Lock).device, files[1].Inode)
 	for line := range strings.Lines(string(list)) {
-		if l, ok := parseLock(line); ok && slices.Contains(here, l.file) {
+		if l, ok := parseLock(line); ok && (l.file == folder || l.file == file) {
 			locks = append(locks, l)
 		}
 	}
@@ -138,15 +132,14 @@ func processes() (pids []int) {
 	return pids
 }
 
-// files are the folder and the file: where one is missing the zero File, which no descriptor leads to.
+// files are the folder and the file, zero ones where they are missing.
 func (at Place) files() []File {
 	folder, _ := FileAt(at.Folder)
 	file, _ := FileAt(at.Lock)
 	return []File{folder, file}
 }
 
-// locksOn are the locks that descriptors have on one of the files; opens tells
-// whether any of them leads there.
+// locksOn are the locks that descriptors have on the files; opens tells of any there.
 func locksOn(files []File, all []descriptor) (locks []kernelLock, opens bool) {
 	for _, d := range all {
 		if slices.Contains(files, d.file) {

@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Log prints all that dcelock itself says (contract, "Messages"): each line
-// begins with "dcelock: ", and is printable whatever the paths and records behind
-// it hold.
+// A Log prints all that dcelock itself says (contract, "Messages"), printable
+// whatever the paths and records behind it hold.
 type Log struct {
 	Quiet   int // once: no notes; twice: nothing when the lock is held
 	Verbose bool

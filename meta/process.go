@@ -122,9 +122,8 @@ func parseStat(line string) (s stat) {
 	return s
 }
 
-// Ancestors are the pids of a process's parent, its parent's parent and so on.
-// whole tells whether that is all of them up to the first process, or some
-// could not be seen.
+// Ancestors are the pids of a process's parent, its parent's parent and so on;
+// whole tells that they could be seen up to the first process.
 func Ancestors(pid int) (pids []int, whole bool) {
 	for {
 		s := readStat(pid)
@@ -148,9 +147,8 @@ func bootTime() time.Time {
 	return time.Now().Add(-time.Duration(now.Nano()))
 }
 
-// describe makes a holder of what /proc tells about a process: Started is when
-// the process was started, which is not when it took a lock. What may not be
-// read of it stays empty.
+// describe makes a holder of what /proc tells about a process, as far as that may
+// be read: Started is when the process was started, not when it took a lock.
 func describe(pid int) Holder {
 	const tick = time.Second / 100 // Linux has fixed sysconf(_SC_CLK_TCK) for programs
 	h := Holder{Record: Record{Process: Process{PID: pid}}, Source: FromKernel}
@@ -164,7 +162,7 @@ func describe(pid int) Holder {
 	// A process without words, as one of the kernel's, has its program's name.
 	words, _ := os.ReadFile(folder + "/cmdline")
 	name, _ := os.ReadFile(folder + "/comm")
-	text := strings.TrimRight(cmp.Or(string(words), string(name), unknown), "\x00\n")
+	text := strings.TrimRight(cmp.Or(string(words), string(name), "unknown"), "\x00\n")
 	h.Command = Summary(strings.Split(text, "\x00"))
 	var info unix.Stat_t
 	if unix.Stat(folder, &info) == nil {

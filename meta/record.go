@@ -31,11 +31,7 @@ type Record struct {
 	FS      string // type of the file system that the writer saw, as in mount(8)
 }
 
-const unknown = "unknown" // in place of a command
-
-// encode gives the text of the file. The first three lines are read by scripts
-// with grep and cut: their order, and that none is empty, is promised (contract,
-// "What is locked, and the record").
+// encode gives the text of the file (contract, "What is locked, and the record").
 func (r Record) encode() (text string) {
 	for _, line := range []string{
 		fmt.Sprint("pid=", r.PID), "started=" + Timestamp(r.Started), "cmd=" + r.Command,
@@ -48,9 +44,8 @@ func (r Record) encode() (text string) {
 }
 
 // parse reads the text of a record as untrusted input: the first line of a key
-// counts, as in the scripts' `grep | head -1`; keys it does not know are
-// passed over; a key that cannot be used is as good as absent, but for the
-// pid, without which there is no record.
+// counts, as in the scripts' `grep | head -1`; one that cannot be used is as good
+// as absent, but for the pid, without which there is no record.
 func parse(data []byte) (r Record, ok bool) {
 	values := map[string]string{}
 	for _, line := range slices.Backward(strings.Split(string(data), "\n")) {
@@ -69,7 +64,7 @@ func parse(data []byte) (r Record, ok bool) {
 	started, _ := time.Parse(time.RFC3339, values["started"]) // zero when it is none
 	return Record{
 		Process: Process{int(pid), text("host"), text("boot_id"), number("start_ticks"), number("pid_ns")},
-		Started: started.Truncate(time.Second), Command: cmp.Or(text("cmd"), unknown), User: text("user"),
+		Started: started.Truncate(time.Second), Command: cmp.Or(text("cmd"), "unknown"), User: text("user"),
 		Folder: text("cwd"), LockID: text("lock_id"), FS: text("fs"),
 	}, true
 }
@@ -103,11 +98,7 @@ func Read(path string) (r Record, err error) {
 // outlives its boot only to be reclaimed.
 func Write(path string, r Record) error {
 	temporary := path + ".tmp"
-	// That of a run that was killed, or a link that somebody put there. Another
-	// user's in a sticky folder stays.
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		temporary += fmt.Sprint(".", r.PID)
-	}
+	_ = os.Remove(temporary) // that of a run that was killed, or a link that somebody put there
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err

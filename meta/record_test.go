@@ -113,7 +113,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("pid %d", r.PID)
 		}
 		for _, text := range []string{r.Command, r.Host, r.User, r.Folder, r.BootID, r.LockID, r.FS} {
-			if !isPrintable(text) || len(text) > maxSummary || tokenShape.MatchString(text) {
+			if Printable(text) != text || len(text) > maxSummary || tokenShape.MatchString(text) {
 				t.Errorf("%d bytes: %q", len(text), text)
 			}
 		}
@@ -135,7 +135,7 @@ func FuzzSummary(f *testing.F) {
 	f.Add("\xff", "\x00", strings.Repeat("ü", 300))
 	f.Fuzz(func(t *testing.T, a, b, c string) {
 		s := Summary([]string{a, b, c})
-		if !isPrintable(s) || len(s) > maxSummary || tokenShape.MatchString(s) {
+		if Printable(s) != s || len(s) > maxSummary || tokenShape.MatchString(s) {
 			t.Errorf("%d bytes: %q", len(s), s)
 		}
 	})

@@ -34,17 +34,17 @@ func Summary(words []string) string {
 // becomes an octal escape in $'…' (POSIX.1-2024), so that any word still
 // reads back as it was.
 func quote(word string) string {
-	plain := strings.ReplaceAll(word, hidden, "")
+	plain, printable := strings.ReplaceAll(word, hidden, ""), Printable(word) == word
 	switch {
-	case isPrintable(word) && word != "" && !strings.ContainsAny(plain, " |&;<>()$`\\\"'*?[]#~!{}^"):
+	case printable && word != "" && !strings.ContainsAny(plain, " |&;<>()$`\\\"'*?[]#~!{}^"):
 		return word
-	case isPrintable(word):
+	case printable:
 		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 	}
 	escapes := strings.NewReplacer("\n", `\n`, "\t", `\t`, "'", `\'`, `\`, `\\`)
 	var b strings.Builder
 	for _, character := range strings.Split(escapes.Replace(word), "") {
-		if isPrintable(character) {
+		if Printable(character) == character {
 			b.WriteString(character)
 			continue
 		}
@@ -65,8 +65,6 @@ func cut(text string) string {
 
 // shown is a text that somebody else chose, without secrets, printable, and cut.
 func shown(text string) string { return cut(Printable(Redact(text))) }
-
-func isPrintable(s string) bool { return Printable(s) == s }
 
 // Printable is s with every character replaced that could change what a
 // terminal, a log or a line-reading script makes of the text around it:

@@ -6,11 +6,9 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
-// usage says at once what the README and the contract say at length.
+// usage says at once what the README says at length.
 const usage = `Usage: dcelock [flags] [--] COMMAND [ARG...]
        dcelock [flags] -c SCRIPT
        dcelock --status [--json] [flags]
@@ -43,12 +41,9 @@ Examples:
   dcelock --status
 `
 
-// Usage is the text of --help, in lines that fit the terminal.
+// Usage is the text of --help, in lines that fit a terminal.
 func Usage() string {
-	width := 80
-	if size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-		width = min(max(int(size.Col), 40), 120) // no word is longer
-	}
+	const width = 80
 	var out strings.Builder
 	for line := range strings.Lines(usage) {
 		for len(line) > width+1 {
@@ -106,14 +101,14 @@ func Version() string {
 // typed, but for flags that say how long to wait, and with the variables that say
 // which lock, as they may have stood in front of it.
 func Again(flags, command []string) string {
-	var words []string
+	words := []string{"env"}
 	for _, name := range []string{"DCE_SCRAPE_LOCK_FILE", "DCE_CONFIG_FILE", "DCE_REPO_ROOT"} {
 		if value := os.Getenv(name); value != "" {
 			words = append(words, name+"="+value)
 		}
 	}
-	if len(words) > 0 {
-		words = slices.Insert(words, 0, "env")
+	if len(words) == 1 {
+		words = nil
 	}
 	words = append(words, os.Args[0])
 	switches := regexp.MustCompile(`^-[noxeqv]+`) // they may stand in one word

@@ -8,11 +8,8 @@ import (
 	"time"
 )
 
-// How a view of a lock is put into words (contract, "Messages"). A refusal, a
-// waiting run and a status say the same things, because they say them from here.
-
-// Refusal is what follows the first line of a refusal: who holds the lock, and
-// what to do, which works when it is typed. again is the refused command line
+// Refusal is what follows the first line of a refusal (contract, "Messages"): who
+// holds the lock, and what to do, which works when it is typed. again is the refused command line
 // with a wait put in, "" where it cannot be shown as it was typed; waited is how
 // long the lock was waited for.
 func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
@@ -104,7 +101,6 @@ func labelled(label, text string) string {
 // On says on which host, "" for one that is not known.
 func On(host string) string { return labelled(", on ", host) }
 
-// summary is the phrase that a holder is known by.
 func (h Holder) summary() string {
 	return fmt.Sprintf("pid %d (%s, started %s)", h.PID, h.State, h.started())
 }
