@@ -31,9 +31,8 @@ func TypeAt(fd int, path string) string {
 	return FileSystemAt(path).Type
 }
 
-// FileSystemAt is the file system that a path lies on. It is found by the
-// mount's id (statx(2), Linux 5.8) and not by stat's device, which is another
-// one on btrfs and overlay.
+// FileSystemAt is the file system that a path lies on, found by the mount's id
+// (statx(2), Linux 5.8): stat's device is another one on btrfs and overlay.
 func FileSystemAt(path string) (found FileSystem) {
 	var info unix.Statx_t // of no path, the mount's id is 0, which no mount has that one can see
 	_ = unix.Statx(unix.AT_FDCWD, path, unix.AT_NO_AUTOMOUNT, unix.STATX_MNT_ID, &info)
@@ -67,9 +66,8 @@ func SharedType(name string) bool {
 	return slices.Contains(network, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
 }
 
-// HostLocal is a sentence that says why a lock on this file system excludes
-// runs of this host alone, though other hosts may write there too; "" when it
-// does not.
+// HostLocal is a sentence that says why a lock on this file system excludes runs of
+// this host alone, though other hosts may write there too; "" when it does not.
 func (fs FileSystem) HostLocal() string {
 	// Mount options (nfs(5), mount.cifs(8)), and types that leave locks to the kernel.
 	local := []string{"nolock", "local_lock=flock", "local_lock=all", "nobrl", "fuse.sshfs", "fuse.rclone", "fuse.s3fs",

@@ -14,8 +14,7 @@ import (
 // A Place is where a lock lies: the lock file, and the folder that is locked as
 // well, "" where it is not (contract, "What is locked, and the record").
 type Place struct {
-	Folder string
-	Lock   string
+	Folder, Lock string
 }
 
 // Record is where the record of this lock lies.
@@ -49,10 +48,9 @@ type View struct {
 	Complete bool       // the kernel shows this process every holder that there is; of a close look only
 }
 
-// Look gives the view of a lock: all processes that hold the folder's or the
-// file's lock, each once, but this one and those that only wait, and the record
-// laid over them. It looks for holders of more files as well: the one that was
-// asked for may be at its path no more.
+// Look gives the view of a lock: all other processes that hold the folder's or the
+// file's lock, each once, with the record laid over them. It looks for holders of
+// more files as well: the one that was asked for may be at its path no more.
 func Look(at Place, closely bool, more ...File) *View {
 	v := &View{Place: at, System: FileSystemAt(filepath.Dir(at.Lock) + "/.")}
 	files := append(at.files(), more...)

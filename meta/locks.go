@@ -16,8 +16,7 @@ import (
 
 // A File is the identity of a file or a folder, whatever its path is by now.
 type File struct {
-	Device uint64 // as stat(2) gives it
-	Inode  uint64
+	Device, Inode uint64 // as stat(2) gives them
 }
 
 // FileAt is the file that a path leads to; false where there is none.
@@ -169,9 +168,9 @@ func Holds(pid int, at Place) (holds, took bool) {
 	return holds, took
 }
 
-// TakerOf tells which process took the flock(2) lock of an open file description,
-// by a descriptor of this process, and whether it is a shared one; false where
-// the kernel shows no lock. The pid is 0 for a process of another PID namespace.
+// TakerOf tells which process took the flock(2) lock of a descriptor of this process,
+// 0 for one of another PID namespace, and whether it is a shared one; false where the
+// kernel shows no lock.
 func TakerOf(fd int) (pid int, shared, ok bool) {
 	l, ok := descriptor{path: fmt.Sprintf("/proc/self/fd/%d", fd)}.lock()
 	return l.pid, l.shared, ok

@@ -25,16 +25,16 @@ type Process struct {
 	PIDNamespace uint64 // inode of /proc/PID/ns/pid
 }
 
-// Self is the identity of this process. What /proc does not tell, because it
-// is not mounted, stays unknown, and so does StartTicks in a time namespace,
-// which shifts it.
+// Self is the identity of this process. What /proc does not tell stays unknown, and
+// so does StartTicks in a time namespace, which shifts it.
 var Self = sync.OnceValue(func() Process {
 	host, _ := os.Hostname()
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	line, _ := os.ReadFile("/proc/self/stat")
 	pids, _ := FileAt("/proc/self/ns/pid")
 	p := Process{os.Getpid(), host, string(bytes.TrimSpace(boot)), parseStat(string(line)).start, pids.Inode}
-	if times, ok := FileAt("/proc/self/ns/time"); ok && times.Inode != 0xEFFFFFFA { // the first one's, from the kernel's proc_ns.h
+	// The first one has this inode, by the proc_ns.h of the kernel.
+	if times, ok := FileAt("/proc/self/ns/time"); ok && times.Inode != 0xEFFFFFFA {
 		p.StartTicks = 0
 	}
 	return p
@@ -58,17 +58,15 @@ func (s State) Alive() bool { return s == Running || s == Stopped }
 // State says what this process can see of the one that a record names.
 func (r Record) State() State {
 	self, s := Self(), readStat(r.PID)
+	// Another boot is that of another host, which may have the same name, or an earlier
+	// one of this host: where no other could have written the record.
+	otherBoot := r.BootID != "" && r.BootID != self.BootID
+	ours := r.Host == self.Host && r.FS != "" && !SharedType(r.FS) && self.StartTicks != 0
 	switch {
-	case r.BootID != "" && r.BootID != self.BootID:
-		// Another host, which may have the same name, or an earlier boot of
-		// this one: proven where no other host could have written the record
-		// and it is older than this boot.
-		ours := r.Host == self.Host && r.FS != "" && !SharedType(r.FS) && self.StartTicks != 0
-		if ours && !r.Started.IsZero() && r.Started.Before(bootTime()) {
-			return NotRunning
-		}
-		return CannotTell
-	case r.BootID == "" && r.Host != "" && r.Host != self.Host,
+	case otherBoot && ours && !r.Started.IsZero() && r.Started.Before(bootTime()):
+		return NotRunning
+	case otherBoot,
+		r.BootID == "" && r.Host != "" && r.Host != self.Host,
 		r.PIDNamespace != 0 && r.PIDNamespace != self.PIDNamespace,
 		r.StartTicks != 0 && self.StartTicks == 0:
 		return CannotTell
@@ -108,8 +106,7 @@ func readStat(pid int) stat {
 	return parseStat(string(line))
 }
 
-// parseStat counts fields from the last parenthesis: the second field is the
-// program's name, which may hold spaces and parentheses.
+// parseStat counts from the last parenthesis: a program's name may hold some.
 func parseStat(line string) (s stat) {
 	fields := strings.Fields(line[strings.LastIndexByte(line, ')')+1:])
 	const state, parent, threads, start = 0, 1, 17, 19 // fields 3, 4, 20 and 22 of proc_pid_stat(5)

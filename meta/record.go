@@ -55,8 +55,7 @@ func parse(data []byte) (r Record, ok bool) {
 	}
 	text := func(key string) string { return shown(values[key]) }
 	number := func(key string) uint64 { n, _ := strconv.ParseUint(values[key], 10, 64); return n }
-	// kill(2) takes 0 and negative numbers for process groups, and a pid
-	// is a 32-bit number: nothing else may go further than this line.
+	// kill(2) takes 0 and what is negative in 32 bits for process groups.
 	pid := number("pid")
 	if pid < 1 || pid > math.MaxInt32 {
 		return r, false
@@ -91,11 +90,10 @@ func Read(path string) (r Record, err error) {
 	return r, err
 }
 
-// Write puts r at path by writing a temporary file beside it and renaming it,
-// so that a reader sees the whole record or none. Only the lock's holder may
-// call it: the lock is what makes the temporary file's fixed name safe, which
-// keeps killed runs from piling up such files. Not synced to disk: a record
-// outlives its boot only to be reclaimed.
+// Write puts r at path by writing a temporary file beside it and renaming it, so that
+// a reader sees the whole record or none. Only the lock's holder may call it: that
+// makes the fixed name safe, of which killed runs leave no more than one. Not synced
+// to disk: a record outlives its boot only to be reclaimed.
 func Write(path string, r Record) error {
 	temporary := path + ".tmp"
 	_ = os.Remove(temporary) // that of a run that was killed, or a link that somebody put there
@@ -114,9 +112,9 @@ func Write(path string, r Record) error {
 	return err
 }
 
-// Remove removes the record at path when it is still of the process that wrote
-// r; another run's record, or none, is left as it is, without an error. Call it
-// while the lock is held: then nobody else has a reason to write one in between.
+// Remove removes the record at path when it is still of the process that wrote r;
+// without an error when it is not. Call it while the lock is held: then nobody else
+// has a reason to write one in between.
 func Remove(path string, r Record) error {
 	if there, err := Read(path); err != nil || there.Process != r.Process {
 		return nil

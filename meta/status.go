@@ -30,9 +30,11 @@ func (s Status) Print(out io.Writer, asJSON bool) error {
 		return encoder.Encode(s.facts())
 	}
 	text := ""
-	line := func(key, fact string) {
-		if fact != "" {
-			text += key + ": " + Printable(fact) + "\n"
+	line := func(key string, facts ...string) {
+		for _, fact := range facts {
+			if fact != "" {
+				text += key + ": " + Printable(fact) + "\n"
+			}
 		}
 	}
 	line("config", cmp.Or(s.Config, "none, DCE_SCRAPE_LOCK_FILE names the lock"))
@@ -52,13 +54,9 @@ func (s Status) Print(out io.Writer, asJSON bool) error {
 		line("cmd", h.Command)
 		line("about", h.about())
 	}
-	for _, note := range s.notes() {
-		line("note", note)
-	}
+	line("note", s.notes()...)
 	if s.State == Held {
-		for _, advice := range s.advice() {
-			line("advice", advice)
-		}
+		line("advice", s.advice()...)
 	}
 	for _, w := range s.Waiters {
 		line("waiter", w.summary()+": "+w.Command)

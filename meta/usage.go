@@ -43,11 +43,10 @@ Examples:
 
 // Usage is the text of --help, in lines that fit a terminal.
 func Usage() string {
-	const width = 80
 	var out strings.Builder
 	for line := range strings.Lines(usage) {
-		for len(line) > width+1 {
-			end := strings.LastIndexByte(line[:width+1], ' ')
+		for len(line) > 80+1 { // columns, and the line's end
+			end := strings.LastIndexByte(line[:80+1], ' ')
 			out.WriteString(line[:end] + "\n")
 			line = "    " + line[end+1:]
 		}
