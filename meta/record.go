@@ -96,7 +96,11 @@ func Read(path string) (r Record, err error) {
 // to disk: a record outlives its boot only to be reclaimed.
 func Write(path string, r Record) error {
 	temporary := path + ".tmp"
-	_ = os.Remove(temporary) // that of a run that was killed, or a link that somebody put there
+	// That of a run that was killed, or a link that somebody put there. Another
+	// user's in a sticky folder stays.
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		temporary += fmt.Sprint(".", r.PID)
+	}
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // usage says at once what the README says at length.
@@ -41,12 +43,16 @@ Examples:
   dcelock --status
 `
 
-// Usage is the text of --help, in lines that fit a terminal.
+// Usage is the text of --help, in lines that fit the terminal.
 func Usage() string {
+	width := 80
+	if size, err := unix.IoctlGetWinsize(1, unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		width = min(max(int(size.Col), 40), 120) // no word is longer
+	}
 	var out strings.Builder
 	for line := range strings.Lines(usage) {
-		for len(line) > 80+1 { // columns, and the line's end
-			end := strings.LastIndexByte(line[:80+1], ' ')
+		for len(line) > width+1 { // with its end
+			end := strings.LastIndexByte(line[:width+1], ' ')
 			out.WriteString(line[:end] + "\n")
 			line = "    " + line[end+1:]
 		}
