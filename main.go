@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -22,19 +21,19 @@ import (
 
 type commandLine struct {
 	Config    *string
-	Wait      *waitTime `aliases:"timeout" short:"w" xor:"wait"`
-	Nonblock  bool      `aliases:"nb,nonblocking" short:"n" xor:"wait"`
-	Conflict  *uint8    `name:"conflict-exit-code" short:"E" xor:"conflict"`
-	Command   *string   `short:"c"`
-	Close     bool      `short:"o" xor:"close"`
-	InnerLock *string   `enum:"auto,skip,keep" xor:"inner-lock"`
-	Exclusive bool      `aliases:"e" short:"x"`
-	Status    bool      `xor:"wait,conflict,close,inner-lock"`
-	JSON      bool      `name:"json"`
-	Quiet     int       `type:"counter" short:"q"`
-	Verbose   bool      `short:"v"`
-	Help      bool      `short:"h"`
-	Version   bool      `short:"V"`
+	Wait      *lock.Wait `aliases:"timeout" short:"w" xor:"wait"`
+	Nonblock  bool       `aliases:"nb,nonblocking" short:"n" xor:"wait"`
+	Conflict  *uint8     `name:"conflict-exit-code" short:"E" xor:"conflict"`
+	Command   *string    `short:"c"`
+	Close     bool       `short:"o" xor:"close"`
+	InnerLock *string    `enum:"auto,skip,keep" xor:"inner-lock"`
+	Exclusive bool       `aliases:"e" short:"x"`
+	Status    bool       `xor:"wait,conflict,close,inner-lock"`
+	JSON      bool       `name:"json"`
+	Quiet     int        `type:"counter" short:"q"`
+	Verbose   bool       `short:"v"`
+	Help      bool       `short:"h"`
+	Version   bool       `short:"V"`
 
 	Words []string `arg:"" optional:"" passthrough:"partial"`
 
@@ -124,28 +123,25 @@ func looksLikeLock(words []string) bool {
 // run carries out what the command line asks for, and returns how the command
 // ended, as wait(2) has it.
 func (line *commandLine) run(signals *lock.Signals) (ended syscall.WaitStatus, err error) {
-	log := meta.Log{Quiet: line.Quiet, Verbose: line.Verbose}
-	// Set by an outer dcelock, the variable speaks to the runner inside it.
-	unlocked := os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == ""
 	switch {
 	case line.Help:
-		return 0, lock.Printed(io.WriteString(os.Stdout, meta.Usage()))
+		_, err = io.WriteString(os.Stdout, meta.Usage())
+		return 0, err
 	case line.Version:
-		return 0, lock.Printed(fmt.Println("dcelock", meta.Version()))
-	case line.Status, !unlocked:
-		return line.locked(log, signals)
-	}
-	log.Warn("running without any lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
-	command, err := lock.LookUp(line.Words)
-	if err != nil {
+		_, err = fmt.Println("dcelock", meta.Version())
 		return 0, err
 	}
-	return signals.Run(command)
-}
-
-// locked runs the command under the lock, or says who holds that.
-func (line *commandLine) locked(log meta.Log, signals *lock.Signals) (ended syscall.WaitStatus, err error) {
-	wait := cmp.Or(line.Wait, new(waitTime))
+	log := meta.Log{Quiet: line.Quiet, Verbose: line.Verbose}
+	// Set by an outer dcelock, the variable speaks to the runner inside it.
+	if os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" && !line.Status {
+		log.Warn("running without any lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
+		command, err := lock.LookUp(line.Words)
+		if err != nil {
+			return 0, err
+		}
+		return signals.Run(command)
+	}
+	wait := cmp.Or(line.Wait, new(lock.Wait))
 	if text := os.Getenv("DCE_SCRAPE_LOCK_WAIT"); text != "" && line.Wait == nil && !line.Nonblock && !line.Status {
 		if err := wait.UnmarshalText([]byte(text)); err != nil {
 			return 0, wrong("DCE_SCRAPE_LOCK_WAIT: %w", err)
@@ -162,7 +158,7 @@ func (line *commandLine) locked(log meta.Log, signals *lock.Signals) (ended sysc
 	if line.Status {
 		status, err := lock.Inspect(at)
 		if err == nil && line.Quiet == 0 {
-			err = lock.Printed(0, status.Print(os.Stdout, line.JSON))
+			err = status.Print(os.Stdout, line.JSON)
 		}
 		if status.State == meta.Held {
 			ended = 1 << 8 // an exit with status 1
@@ -173,21 +169,11 @@ func (line *commandLine) locked(log meta.Log, signals *lock.Signals) (ended sysc
 	if err != nil {
 		return 0, err
 	}
-	held, err := lock.Take(at, line.Words, time.Duration(*wait), log, signals)
+	held, err := lock.Take(at, line.Words, *wait, log, signals)
 	if err != nil {
 		return 0, err
 	}
-	inner := lock.InnerLockFor(*cmp.Or(line.InnerLock, new("auto")), at, command, line.Close, log)
-	return held.Run(command, line.Close, inner, signals)
-}
-
-type waitTime time.Duration
-
-// UnmarshalText is how kong reads each value, also one that another beats.
-func (w *waitTime) UnmarshalText(text []byte) error {
-	wait, err := lock.ParseWait(string(text))
-	*w = waitTime(wait)
-	return err
+	return held.Run(command, line.Close, *cmp.Or(line.InnerLock, new("auto")), signals)
 }
 
 // wrong is the error of a command line that cannot be understood.
@@ -207,9 +193,10 @@ func (line *commandLine) report(err error) int {
 		}
 		return int(*cmp.Or(line.Conflict, new(uint8(1))))
 	}
-	log.Line(meta.Redact(err.Error()))
-	if failed, ok := errors.AsType[*lock.Error](err); ok {
-		return int(failed.Kind)
+	failed, ok := errors.AsType[*lock.Error](err)
+	if !ok {
+		failed = &lock.Error{Kind: lock.System, Err: fmt.Errorf("standard output cannot be written: %w", cmp.Or(errors.Unwrap(err), err))}
 	}
-	return 70 // EX_SOFTWARE of sysexits.h: an error that no rule foresees
+	log.Line(meta.Redact(failed.Error()))
+	return int(failed.Kind)
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 	"unicode/utf8"
 )
 
@@ -22,7 +21,7 @@ func (s source) String() string { return fmt.Sprintf("config %s (%s)", s.path, s
 func readConfig(from source) (root string, names bool, err error) {
 	data, err := os.ReadFile(from.path)
 	if err != nil {
-		return "", false, fail(Missing, "%v cannot be read: %w", from, bare(err))
+		return "", false, fail(Missing, "%v cannot be read: %w", from, errors.Unwrap(err))
 	}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
 	var config map[string]json.RawMessage // struct keys are matched without regard to case
@@ -54,13 +53,4 @@ func readConfig(from source) (root string, names bool, err error) {
 		err = fail(BadConfig, "%v: archive_root %q is not an absolute path; begin it with /, or with ~/ where HOME is set", from, root)
 	}
 	return root, names, err
-}
-
-// bare is err without the operation and path that an *os.PathError adds,
-// where the message around it names them already.
-func bare(err error) error {
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		return errno
-	}
-	return err
 }

@@ -38,14 +38,6 @@ func fail(kind Kind, format string, args ...any) error {
 	return &Error{kind, fmt.Errorf(format, args...)}
 }
 
-// Printed makes an error of kind System of one in writing to standard output.
-func Printed(_ int, err error) error {
-	if err != nil {
-		err = fail(System, "standard output cannot be written: %w", bare(err))
-	}
-	return err
-}
-
 // A HeldError says that another run has the lock, and what is known of it.
 type HeldError struct {
 	*meta.View

@@ -46,9 +46,9 @@ func (at Location) checkFolder() (missing bool, err error) {
 	case at.Config == "":
 		return missing, nil // any other fault shows when the lock file is opened
 	case !missing && exists(root):
-		return false, fail(CannotOpen, "archive root %s cannot be used: %w", root, bare(err))
+		return false, fail(CannotOpen, "archive root %s cannot be used: %w", root, errors.Unwrap(err))
 	case !missing: // for its parent's sake
-		return false, fail(Missing, "archive root %s cannot be used: %w", root, bare(err))
+		return false, fail(Missing, "archive root %s cannot be used: %w", root, errors.Unwrap(err))
 	}
 	if target, err := os.Readlink(root); err == nil {
 		return false, fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", root, target)

@@ -16,42 +16,26 @@ import (
 // skipVariable set to 1 tells a runner not to lock for itself.
 const skipVariable = "DCE_SKIP_SCRAPE_LOCK"
 
-// What that variable is for a command.
-const (
-	skip    = "1" // this lock does it
-	staysOn = ""  // taken out, as an outer dcelock may have set it for another lock
-)
-
-// InnerLockFor is what DCE_SKIP_SCRAPE_LOCK says to a command that runs under the
-// lock at a location, "" for nothing, by what --inner-lock asks for: of auto, to
-// skip its own locking, unless the command may outlive the lock or evidently guards
-// another archive, of which it warns.
-func InnerLockFor(asked string, at Location, command Command, outlives bool, log meta.Log) string {
-	switch {
-	case asked == "skip":
-		return skip
-	case asked == "keep":
-		return os.Getenv(skipVariable)
-	case outlives:
-		return staysOn
-	}
-	config, envFile := ownFiles(command.Words)
+// guardsAnother tells whether a command evidently locks another archive, or for
+// itself whatever it is told, and warns of it.
+func (l *Lock) guardsAnother(words []string) bool {
+	config, envFile := ownFiles(words)
 	sets := variablesIn(envFile)
 	its, by := sets["DCE_SCRAPE_LOCK_FILE"], "the env file "+envFile+" sets DCE_SCRAPE_LOCK_FILE"
 	if value, ok := sets[skipVariable]; its == "" && ok && value != "1" {
-		log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", envFile, skipVariable, value, at.Lock)
-		return staysOn
+		l.log.Warn("the env file %s sets %s=%s for the command, and this run has the lock %s: the command's own locking stays on, and collides with this run where it asks for the same lock", envFile, skipVariable, value, l.at.Lock)
+		return true
 	}
 	if its = cmp.Or(its, os.Getenv("DCE_SCRAPE_LOCK_FILE")); its == "" {
 		theirs, _ := config.location() // none of no config, and of a broken one the command complains itself
 		its, by = theirs.Lock, theirs.Reason
 	}
-	ours, exists := meta.FileAt(at.Lock)
-	if named, _ := meta.FileAt(its); its == "" || its == at.Lock || exists && named == ours {
-		return skip
+	ours, exists := meta.FileAt(l.at.Lock)
+	if named, _ := meta.FileAt(its); its == "" || its == l.at.Lock || exists && named == ours {
+		return false
 	}
-	log.Warn("the command guards another archive: %s; its lock is %s, and this run has the lock %s: the command's own locking stays on", by, its, at.Lock)
-	return staysOn
+	l.log.Warn("the command guards another archive: %s; its lock is %s, and this run has the lock %s: the command's own locking stays on", by, its, l.at.Lock)
+	return true
 }
 
 // ownFiles are the config and the env file that a runner goes by: those that its own

@@ -9,12 +9,16 @@ import (
 
 // Run runs command under the lock, passing signals on to it, and releases the
 // lock when it has ended. With close the command does not inherit the lock; inner
-// is what InnerLockFor says. The results are those of Signals.Run.
+// is "skip", "keep" or "auto", as --inner-lock has it. The results are those of
+// Signals.Run.
 func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) (syscall.WaitStatus, error) {
 	defer l.Release()
 	_ = os.Setenv(heldVariable, l.at.Lock)
-	_ = os.Setenv(skipVariable, inner)
-	if inner == "" {
+	switch {
+	case inner == "keep":
+	case inner == "skip" || !close && !l.guardsAnother(command.Words):
+		_ = os.Setenv(skipVariable, "1")
+	default: // an outer dcelock may have set it for another lock
 		_ = os.Unsetenv(skipVariable)
 	}
 	if close || l.nested {

@@ -34,12 +34,12 @@ type Lock struct {
 // A *HeldError says who has the lock. The other errors are of kind Missing,
 // CannotOpen and System; after any error the process must end, as a wait that
 // was given up may still be granted.
-func Take(at Location, command []string, wait time.Duration, log meta.Log, signals *Signals) (*Lock, error) {
+func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signals) (*Lock, error) {
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
 	}
 	l := &Lock{at: at.Place, folder: -1, file: -1, log: log}
-	w := &waiter{at: at.Place, limit: wait, begin: time.Now(), log: log}
+	w := &waiter{at: at.Place, limit: time.Duration(wait), begin: time.Now(), log: log}
 	err := l.lockBoth(w)
 	if err == nil {
 		err = l.reclaim(w)

@@ -13,24 +13,27 @@ import (
 	"dcelock/meta"
 )
 
-// Forever is a wait without an end.
-const Forever time.Duration = math.MaxInt64
+// A Wait is how long to wait for a lock.
+type Wait time.Duration
 
-// ParseWait reads how long to wait for a lock: seconds as flock(1) takes them
-// ("30", "0.5"), a Go duration ("90s", "2h"), or "forever".
-func ParseWait(text string) (time.Duration, error) {
-	if text == "forever" {
-		return Forever, nil
+const forever time.Duration = math.MaxInt64
+
+// UnmarshalText reads seconds as flock(1) takes them ("30", "0.5"), a Go duration
+// ("90s", "2h"), or "forever".
+func (w *Wait) UnmarshalText(text []byte) error {
+	value := string(text)
+	if strings.Trim(value, "0123456789.") == "" {
+		value += "s"
 	}
-	unit := ""
-	if strings.Trim(text, "0123456789.") == "" {
-		unit = "s"
+	wait, err := time.ParseDuration(value)
+	if value == "forever" {
+		wait, err = forever, nil
 	}
-	wait, err := time.ParseDuration(text + unit)
 	if err != nil || wait < 0 {
-		return 0, fmt.Errorf("%q is not a time to wait (seconds, a duration like 90s or 2h, or forever)", text)
+		return fmt.Errorf("%q is not a time to wait (seconds, a duration like 90s or 2h, or forever)", text)
 	}
-	return wait, nil
+	*w = Wait(wait)
+	return nil
 }
 
 // grace is how long any run waits in the kernel's queue before it is refused, as a
@@ -137,7 +140,7 @@ func (w *waiter) tell() (pause time.Duration) {
 		return 10 * time.Second
 	}
 	text := "dcelock: waiting " + meta.Duration(time.Since(w.begin).Truncate(time.Second))
-	if w.limit != Forever {
+	if w.limit != forever {
 		text += " of " + meta.Duration(w.limit)
 	}
 	if w.told > 0 {
@@ -155,7 +158,7 @@ func (w *waiter) tell() (pause time.Duration) {
 // others are mostly what that one has started.
 func (w *waiter) name(view *meta.View) {
 	limit := ""
-	if w.limit != Forever {
+	if w.limit != forever {
 		limit = ", at most " + meta.Duration(w.limit)
 	}
 	switch {

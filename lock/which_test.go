@@ -30,13 +30,14 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-func FuzzParseWait(f *testing.F) {
+func FuzzWait(f *testing.F) {
 	for _, seed := range []string{"30", "0.5", "90s", "2h", "forever", "-1", "1e400", "NaN", "9223372036.9", "0x1p10", "1_0", ""} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if wait, err := ParseWait(text); err != nil && wait != 0 || wait < 0 {
-			t.Errorf("ParseWait(%q) = %v, %v", text, wait, err)
+		var wait Wait
+		if err := wait.UnmarshalText([]byte(text)); err != nil && wait != 0 || wait < 0 {
+			t.Errorf("%q: %v, %v", text, wait, err)
 		}
 	})
 }
