@@ -18,51 +18,49 @@ var (
 	errNoLocks = errors.New("no locks")         // the file system has no flock(2) locks for this file
 )
 
-// openFolder opens the archive root. The error is errNoLocks where this user may
-// not read it, without which it cannot be locked.
+// openFolder opens the archive root.
 func openFolder(path string) (fd int, err error) {
 	fd, err = openAgain(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if errors.Is(err, os.ErrPermission) {
-		return -1, errNoLocks
-	}
 	return fd, cannotOpen(path, err)
 }
 
 // openFile opens the lock file, made when missing if that is asked for, and waits
-// for nothing: what lies at its name may be a FIFO by the time it is opened. The
-// error is unix.ENOENT where it is missing and not to be made.
+// for nothing: what lies at its name may be a FIFO by the time it is opened. A link
+// counts unless whoever made it would have this user lock somebody else's file.
 //
 // What is not to be made is only looked at, and opened for reading: on CIFS Linux
 // may give those who open a file in the same way one handle, and the first of them
 // to close it frees the lock.
 func openFile(path string, make bool) (fd int, err error) {
-	access := unix.O_RDONLY
+	access, create := unix.O_RDONLY, 0
 	if make {
-		access = unix.O_RDWR
+		access, create = unix.O_RDWR, unix.O_CREAT
 	}
 	// First without O_CREAT, which fs.protected_regular refuses on another
 	// user's file in a sticky folder.
-	fd, err = openExisting(path, access|unix.O_NOFOLLOW)
+	fd, err = openExisting(path, access)
 	if errors.Is(err, unix.ENOENT) {
 		// Scripts lock the file alone: one of them may have the lock of the
 		// file that was here, and is waited for like any holder.
-		if fd, err = openExisting(meta.Former(path), access); err == nil {
-			return fd, nil
+		if fd, err = openExisting(meta.Former(path), access); err != nil {
+			fd, err = openAgain(path, access|create|unix.O_NOFOLLOW, 0o666)
 		}
-		if !make {
-			return -1, unix.ENOENT
-		}
-		fd, err = openAgain(path, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o666)
 	}
-	if errors.Is(err, unix.ELOOP) {
-		fd, err = openLink(path, access)
+	var file, link unix.Stat_t
+	_, _ = unix.Fstat(fd, &file), unix.Lstat(path, &link)
+	switch {
+	case err != nil:
+		return -1, cannotOpen(path, err)
+	case file.Mode&unix.S_IFMT != unix.S_IFREG:
+		err = cannotOpen(path, unix.ENXIO)
+	case link.Mode&unix.S_IFMT == unix.S_IFLNK && link.Uid != 0 && int(link.Uid) != os.Geteuid() && link.Uid != file.Uid:
+		err = fail(CannotOpen, "lock file %s is a link that %s made to another user's file; "+
+			"a link counts when its maker owns the file", path, meta.UserName(int(link.Uid)))
+	default:
+		return fd, nil
 	}
-	var info unix.Stat_t
-	if unix.Fstat(fd, &info) == nil && info.Mode&unix.S_IFMT != unix.S_IFREG {
-		unix.Close(fd)
-		fd, err = -1, unix.ENXIO
-	}
-	return fd, cannotOpen(path, err)
+	unix.Close(fd)
+	return -1, err
 }
 
 // openExisting opens for reading or, which NFS needs for LOCK_EX, for writing; for
@@ -71,27 +69,6 @@ func openExisting(path string, flags int) (fd int, err error) {
 	fd, err = openAgain(path, flags, 0)
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
 		return openAgain(path, flags&^unix.O_RDWR, 0)
-	}
-	return fd, err
-}
-
-// openLink opens what a link in the place of the lock file leads to, unless
-// whoever made the link would have this user lock somebody else's file by it.
-func openLink(path string, access int) (fd int, err error) {
-	var link, file unix.Stat_t
-	if err := unix.Lstat(path, &link); err != nil {
-		return -1, err
-	}
-	fd, err = openExisting(path, access)
-	if errors.Is(err, unix.ENOENT) {
-		target, _ := os.Readlink(path)
-		return -1, fail(CannotOpen, "lock file %s is a link to %s, which is missing; make that file, or mend the link",
-			path, target)
-	}
-	if unix.Fstat(fd, &file) == nil && link.Uid != 0 && int(link.Uid) != os.Geteuid() && link.Uid != file.Uid {
-		unix.Close(fd)
-		return -1, fail(CannotOpen, "lock file %s is a link that %s made to another user's file; "+
-			"a link counts when its maker owns the file", path, meta.UserName(int(link.Uid)))
 	}
 	return fd, err
 }
@@ -114,13 +91,15 @@ func openAgain(path string, flags int, mode uint32) (fd int, err error) {
 
 // cannotOpen says of an error of open(2) what was opened, and what to do.
 func cannotOpen(path string, err error) error {
-	_, failed := errors.AsType[*Error](err)
 	var info unix.Stat_t
 	switch {
-	case err == nil, failed:
-		return err
+	case err == nil:
+		return nil
 	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
 		return fail(CannotOpen, "lock file %s is not a regular file", path)
+	case errors.Is(err, unix.ELOOP) && unix.Stat(path, &info) == unix.ENOENT:
+		target, _ := os.Readlink(path)
+		return fail(CannotOpen, "lock file %s is a link to %s, which is missing; make that file, or mend the link", path, target)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return fail(System, "%s cannot be opened: %w (see ulimit -n)", path, err)
 	case errors.Is(err, unix.EACCES) && unix.Stat(path, &info) == nil:
@@ -130,59 +109,47 @@ func cannotOpen(path string, err error) error {
 	return fail(CannotOpen, "lock file %s cannot be opened or made: %w", path, err)
 }
 
-// flock takes the exclusive flock(2) lock of an open file or folder, at once
-// (unix.LOCK_NB) or when it is free (0). The error is errHeld for contention and
-// errNoLocks where the file system has no such locks.
-func flock(fd int, path string, how int) error {
-	for {
-		switch err := unix.Flock(fd, unix.LOCK_EX|how); {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EWOULDBLOCK), errors.Is(err, unix.EACCES): // the latter from CIFS
-			if how == unix.LOCK_NB {
-				return errHeld
-			}
-			time.Sleep(100 * time.Millisecond) // the server does not wait, or no longer
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EBADF):
-			return fail(System, "lock file %s cannot be locked: this file system needs the right to write to it "+
-				"for that, which this user has not; let its owner chmod a+w it", path)
-		default:
-			return fail(System, "%s cannot be locked: %w: flock: %w", path, errNoLocks, err)
-		}
+// lockOpen takes the locks of an open file or folder, at once (unix.LOCK_NB) or
+// when they are free (0): the exclusive one of flock(2) and, on the whole file and
+// where its file system has such locks, that of fcntl(2): an NFS server sees a
+// client's lock as one of these only, and so do tools that lock by fcntl. The error
+// is errHeld for contention and errNoLocks where there are no locks of flock(2).
+func lockOpen(fd int, path string, how int) error {
+	switch err := locked(how, func() error { return unix.Flock(fd, unix.LOCK_EX|how) }); {
+	case errors.Is(err, errHeld):
+		return err
+	case errors.Is(err, unix.EBADF):
+		return fail(System, "lock file %s cannot be locked: this file system needs the right to write to it "+
+			"for that, which this user has not; let its owner chmod a+w it", path)
+	case err != nil:
+		return fail(System, "%s cannot be locked: %w: flock: %w", path, errNoLocks, err)
 	}
-}
-
-// byFcntl takes the fcntl(2) lock of the open file description as well, on the
-// whole file, where the file system has such locks: an NFS server sees a
-// client's lock as one of these only, and so do tools that lock by fcntl. The
-// error is errHeld for contention; where there is no such lock to be had,
-// flock(2) is the one that counts.
-func byFcntl(fd int, wait bool) error {
 	// On CIFS the two are one kind of lock, which the server refuses to the same
 	// open file description too.
 	var fs unix.Statfs_t
 	if unix.Fstatfs(fd, &fs) == nil && (uint32(fs.Type) == unix.SMB2_SUPER_MAGIC || uint32(fs.Type) == unix.CIFS_SUPER_MAGIC) {
 		return nil
 	}
-	how := unix.F_OFD_SETLK
-	if wait {
-		how = unix.F_OFD_SETLKW
+	byFcntl := map[int]int{unix.LOCK_NB: unix.F_OFD_SETLK, 0: unix.F_OFD_SETLKW}[how]
+	err := locked(how, func() error { return unix.FcntlFlock(uintptr(fd), byFcntl, &unix.Flock_t{Type: unix.F_WRLCK}) })
+	if errors.Is(err, errHeld) {
+		return errHeld
 	}
-	for {
-		err := unix.FcntlFlock(uintptr(fd), how, &unix.Flock_t{Type: unix.F_WRLCK})
-		switch {
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES):
-			return errHeld
-		case !errors.Is(err, unix.EINTR):
-			return nil
-		}
-	}
+	return nil // where there is no such lock to be had, flock(2) is the one that counts
 }
 
-// byFcntlFree tells whether no other description has the fcntl(2) lock of a file,
-// without taking it; true where there are no such locks.
-func byFcntlFree(fd int) bool {
-	query := unix.Flock_t{Type: unix.F_WRLCK}
-	return unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &query) != nil || query.Type == unix.F_UNLCK
+// locked makes a system call that locks until it was not interrupted and, unless how
+// is unix.LOCK_NB, not refused either.
+func locked(how int, call func() error) error {
+	for {
+		switch err := call(); {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EACCES): // the latter from CIFS
+			if how == unix.LOCK_NB {
+				return errHeld
+			}
+			time.Sleep(100 * time.Millisecond) // the server does not wait, or no longer
+		case !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
 }

@@ -26,8 +26,10 @@ func Inspect(at Location) (meta.Status, error) {
 	_, s.Exists = meta.FileAt(at.Lock)
 	// Other hosts' locks on a folder that this one exports are fcntl(2) ones, which
 	// can be seen without taking any.
+	query := unix.Flock_t{Type: unix.F_WRLCK}
+	byFcntl := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &query) == nil && query.Type != unix.F_UNLCK
 	held := slices.ContainsFunc(s.Holders, func(h meta.Holder) bool { return h.Shown }) ||
-		!byFcntlFree(fd) || !s.Complete && isHeld(at.Place, fd)
+		byFcntl || !s.Complete && isHeld(at.Place, fd)
 	switch {
 	case held:
 		s.State = meta.Held

@@ -70,7 +70,7 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 func (l *Lock) lockBoth(w *waiter) (err error) {
 	if l.at.Folder != "" {
 		l.folder, err = w.lock(l.at.Folder, openFolder)
-		if errors.Is(err, errNoLocks) {
+		if errors.Is(err, errNoLocks) || errors.Is(err, os.ErrPermission) {
 			l.log.Detail("the folder %s cannot be locked; its lock file alone is", l.at.Folder)
 			l.at.Folder, err = "", nil
 		}

@@ -83,15 +83,6 @@ func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int,
 	return -1, fail(System, "%s is replaced again and again while it is being locked", path)
 }
 
-// lockOpen takes the locks of an open file or folder, at once (unix.LOCK_NB) or
-// when they are free (0): of flock(2), and of fcntl(2), which a folder has none of.
-func lockOpen(fd int, path string, how int) error {
-	if err := flock(fd, path, how); err != nil {
-		return err
-	}
-	return byFcntl(fd, how == 0)
-}
-
 // queue waits in the kernel's queue for a lock that was found to be held.
 func (w *waiter) queue(fd int, path string) error {
 	w.asked = meta.FileOf(fd)
