@@ -13,17 +13,14 @@ import (
 )
 
 // makeFolder makes the folder that the lock lies in, where it is missing (contract,
-// "Which lock"): all of an override's path, but only the last of an archive root's.
+// "Which lock"): all of an override's path; an archive root's parent is there.
 func (at Location) makeFolder(log meta.Log) error {
 	missing, err := at.checkFolder()
 	if err != nil || !missing {
 		return err
 	}
-	mkdir, folder := os.MkdirAll, strings.TrimSuffix(folderOf(at.Lock), "/.")
-	if at.Config != "" {
-		mkdir, folder = os.Mkdir, strings.TrimRight(at.Folder, "/")
-	}
-	if err := mkdir(folder, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+	folder := strings.TrimSuffix(folderOf(at.Lock), "/.")
+	if err := os.MkdirAll(folder, 0o777); err != nil {
 		return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
 	}
 	log.Note("made the folder %s, which was missing", folder)

@@ -15,12 +15,10 @@ import (
 // folder and one of the lock file, each with a flock(2) on it. Whoever has a copy
 // of a descriptor holds that lock too; it is free when the last copy is closed.
 type Lock struct {
-	at     meta.Place // its folder as far as that is locked
-	folder int        // descriptors; -1 for one that is not locked
-	file   int
-	nested bool // a run that this one is part of holds the lock
-	log    meta.Log
-	record meta.Record // as written
+	waiter
+	folder, file int         // descriptors; -1 for one that is not locked
+	nested       bool        // a run that this one is part of holds the lock
+	record       meta.Record // as written
 }
 
 // Take takes the lock at a location, waiting for it no longer than wait, and
@@ -38,14 +36,14 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
 	}
-	l := &Lock{at: at.Place, folder: -1, file: -1, log: log}
-	w := &waiter{at: at.Place, limit: time.Duration(wait), begin: time.Now(), log: log}
-	err := l.lockBoth(w)
+	w := waiter{at: at.Place, limit: time.Duration(wait), begin: time.Now(), log: log}
+	l := &Lock{waiter: w, folder: -1, file: -1}
+	err := l.lockBoth()
 	if err == nil {
-		err = l.reclaim(w)
+		err = l.reclaim()
 	}
-	waited := time.Since(w.begin)
-	w.clear()
+	waited := time.Since(l.begin)
+	l.clear()
 	l.nested = errors.Is(err, errNested)
 	if err != nil && !l.nested {
 		return nil, err
@@ -56,7 +54,7 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 		unix.Close(l.folder)
 		log.Detail("an outer run holds the lock; running under it")
 		return l, nil
-	case w.told != 0:
+	case l.told != 0:
 		log.Note("took the lock after waiting for %s", meta.Duration(waited))
 	default:
 		log.Detail("took the lock in %v", waited.Round(time.Microsecond))
@@ -67,9 +65,9 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 
 // lockBoth takes the folder's lock, where there is one to be had, and then the
 // file's.
-func (l *Lock) lockBoth(w *waiter) (err error) {
+func (l *Lock) lockBoth() (err error) {
 	if l.at.Folder != "" {
-		l.folder, err = w.lock(l.at.Folder, openFolder)
+		l.folder, err = l.lock(l.at.Folder, openFolder)
 		if errors.Is(err, errNoLocks) || errors.Is(err, os.ErrPermission) {
 			l.log.Detail("the folder %s cannot be locked; its lock file alone is", l.at.Folder)
 			l.at.Folder, err = "", nil
@@ -78,7 +76,7 @@ func (l *Lock) lockBoth(w *waiter) (err error) {
 			return err
 		}
 	}
-	l.file, err = w.lock(l.at.Lock, func(path string) (int, error) { return openFile(path, true) })
+	l.file, err = l.lock(l.at.Lock, func(path string) (int, error) { return openFile(path, true) })
 	return err
 }
 
@@ -87,13 +85,13 @@ func (l *Lock) lockBoth(w *waiter) (err error) {
 // one exception is an archive that is seen through two file systems with a lock each:
 // there the record of a process that is proven to run counts as the lock that cannot
 // be seen from here, and is waited for like that.
-func (l *Lock) reclaim(w *waiter) error {
+func (l *Lock) reclaim() error {
 	fs := meta.TypeAt(l.file, l.at.Lock)
 	record, err := meta.Read(l.at.Record())
 	for begin := time.Now(); err == nil && record.State().Alive(); record, err = meta.Read(l.at.Record()) {
 		pause := grace / 10
-		if record.Viewed(fs) && w.left() > 0 {
-			pause = min(w.tell(), w.left(), time.Second)
+		if record.Viewed(fs) && l.left() > 0 {
+			pause = min(l.tell(), l.left(), time.Second)
 		} else if time.Since(begin) > grace {
 			break
 		}
@@ -106,7 +104,7 @@ func (l *Lock) reclaim(w *waiter) error {
 		l.log.Note("warning: replacing a record that cannot be used: %v", err)
 	case record.Viewed(fs):
 		const why = "this archive can be seen through two file systems with a lock each, so the recorded run counts as long as its process lives"
-		return &HeldError{View: w.look(), Waited: min(w.limit, time.Since(w.begin)), Otherwise: why}
+		return &HeldError{View: l.look(), Waited: min(l.limit, time.Since(l.begin)), Otherwise: why}
 	case state == meta.NotRunning:
 		l.log.Note("warning: reclaiming scrape lock; previous holder pid %d is not running", record.PID)
 	default:
