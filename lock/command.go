@@ -63,13 +63,12 @@ func cannotRun(name string, err error) error {
 	return fail(CannotRun, "command %s cannot be executed: %w", name, err)
 }
 
-// start starts the command with the given environment and files, by their
-// numbers; what the caller left open beyond these is the command's too. Its errors
-// are of kind CannotRun, NotFound and System.
-func (c Command) start(environment []string, files []uintptr) (pid int, err error) {
+// start starts the command with these files, by their numbers, and what the caller
+// left open beyond them. Its errors are of kind CannotRun, NotFound and System.
+func (c Command) start(files []uintptr) (pid int, err error) {
 	// Not os.StartProcess, which looks first, with a process of its own,
 	// whether the kernel has pidfds.
-	attr := &syscall.ProcAttr{Env: environment, Files: files}
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: files}
 	pid, err = syscall.ForkExec(c.path, c.Words, attr)
 	if errors.Is(err, unix.ENOEXEC) {
 		// A script without #!, which execvp(3) gives to the shell.

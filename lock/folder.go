@@ -42,10 +42,9 @@ func (at Location) checkFolder() (missing bool, err error) {
 		return false, nil
 	case at.Config == "":
 		return missing, nil // any other fault shows when the lock file is opened
-	case !missing && exists(root):
-		return false, fail(CannotOpen, "archive root %s cannot be used: %w", root, errors.Unwrap(err))
-	case !missing: // for its parent's sake
-		return false, fail(Missing, "archive root %s cannot be used: %w", root, errors.Unwrap(err))
+	case !missing:
+		kind := map[bool]Kind{true: CannotOpen, false: Missing}[exists(root)] // Missing for its parent's sake
+		return false, fail(kind, "archive root %s cannot be used: %w", root, errors.Unwrap(err))
 	}
 	if target, err := os.Readlink(root); err == nil {
 		return false, fail(Missing, "archive root %s is a link to %s, which is missing; is the drive mounted?", root, target)

@@ -9,15 +9,12 @@ import (
 	"dcelock/meta"
 )
 
-// What becomes of the locking that a runner does for itself (contract, "Taking,
-// holding, releasing"): beside this lock it would collide with it; without it,
-// where it guards another archive, that archive would have no lock at all.
-
-// skipVariable set to 1 tells a runner not to lock for itself.
+// skipVariable set to 1 tells a runner not to lock for itself: it would collide with
+// this lock (contract, "Taking, holding, releasing").
 const skipVariable = "DCE_SKIP_SCRAPE_LOCK"
 
-// guardsAnother tells whether a command evidently locks another archive, or for
-// itself whatever it is told, and warns of it.
+// guardsAnother tells whether a command evidently locks another archive, which would
+// have no lock at all without that, or locks whatever it is told; and warns of it.
 func (l *Lock) guardsAnother(words []string) bool {
 	config, envFile := ownFiles(words)
 	sets := variablesIn(envFile)

@@ -9,14 +9,12 @@ import (
 	"dcelock/meta"
 )
 
-// When a run is nested: part of the run that holds the lock, so that it runs at
-// once under that (contract, "Taking, holding, releasing").
-
 // heldVariable names the lock that an outer dcelock holds. Anybody can set it and
 // any child inherits it, so that alone it proves nothing.
 const heldVariable = "DCE_SCRAPE_LOCK_HELD"
 
-// errNested says that the lock is held by a run that this process is part of.
+// errNested says that the lock is held by a run that this process is part of, so that
+// it runs at once under that (contract, "Taking, holding, releasing").
 var errNested = errors.New("an outer run holds the lock")
 
 // related tells what this process, to which the lock was refused on fd, is to the

@@ -10,9 +10,6 @@ import (
 	"dcelock/meta"
 )
 
-// How the folder and the lock file are opened and locked: what the kernel is
-// asked, and what it may answer (contract, "What is locked, and the record").
-
 var (
 	errHeld    = errors.New("the lock is held") // contention: another open file description has the lock
 	errNoLocks = errors.New("no locks")         // the file system has no flock(2) locks for this file

@@ -24,8 +24,6 @@ func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) 
 	if close || l.nested {
 		return signals.Run(command)
 	}
-	// The command holds the lock as this process does, and goes on holding it
-	// should this process be killed.
 	return signals.Run(command, l.folder, l.file)
 }
 

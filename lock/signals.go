@@ -86,10 +86,9 @@ func (s *Signals) Keep() {
 }
 
 // Run runs a command, which inherits the descriptors of these locks, passes
-// signals on to it, and returns how it ended, or an error of kind CannotRun,
-// NotFound or System when it could not be started. A signal that arrives before
-// that ends it before it begins; one that arrives meanwhile is passed on wherever
-// it came from: the command may not have been there when the terminal sent it.
+// signals on to it, and returns how it ended; or an error of kind CannotRun, NotFound
+// or System. A signal that arrives before ends it before it begins; one meanwhile is
+// passed on from wherever: it may have been sent when there was no command yet.
 func (s *Signals) Run(command Command, locks ...int) (status syscall.WaitStatus, err error) {
 	s.Keep()
 	atOnce := &unix.Timespec{}
@@ -99,7 +98,7 @@ func (s *Signals) Run(command Command, locks ...int) (status syscall.WaitStatus,
 	// The command inherits the mask. What arrives meanwhile goes around by
 	// forward until it is blocked again.
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &s.callers, nil)
-	pid, err := command.start(os.Environ(), handedOn(locks...))
+	pid, err := command.start(handedOn(locks...))
 	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &s.set, nil)
 	if err != nil {
 		return 0, err
@@ -134,16 +133,12 @@ func (s *Signals) next(timeout *unix.Timespec) (sig syscall.Signal, code int32) 
 	return syscall.Signal(info.Signo), info.Code
 }
 
-// Where a signal is from.
-const (
-	fromKernel  = 0x80 // SI_KERNEL, as what a terminal sends
-	fromForward = -6   // SI_TKILL: sent on by forward, to which os/signal does not tell it
-)
-
 // reachedBoth tells whether a terminal has sent a signal to this process's group
 // and the command is in that. Of a terminal that is gone, the session's leader
 // alone gets a HUP of its own.
 func reachedBoth(sig syscall.Signal, code int32, command int) bool {
+	// SI_KERNEL, as what a terminal sends; SI_TKILL, sent on by forward, which is not told.
+	const fromKernel, fromForward = 0x80, -6
 	group, _ := unix.Getpgid(command)
 	session, _ := unix.Getsid(0)
 	switch {
@@ -163,14 +158,12 @@ func reachedBoth(sig syscall.Signal, code int32, command int) bool {
 	return code == fromKernel
 }
 
-// DieBy ends this process by a signal, as its command was ended by it, so that
-// a shell sees the same death with the prefix as without it. It does not
-// return.
+// DieBy ends this process by the signal that ended its command, so that a shell
+// sees the same death with the prefix as without it.
 func DieBy(sig syscall.Signal) {
 	// The command's core file, if there was one, is the one of interest.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	// signal.Reset is not enough: the Go runtime keeps its own handler for
-	// some signals.
+	// Not signal.Reset: the Go runtime keeps its own handler for some signals.
 	act(sig, &sigaction{})
 	// To this thread: sent to the process, the main thread's sigtimedwait
 	// would take the signal.

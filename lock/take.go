@@ -25,10 +25,6 @@ type Lock struct {
 // writes the record of a run of command beside it. A run that is part of the one
 // that holds the lock goes under it, with nothing to take and nothing to release.
 //
-// The folder comes first: it is the queue of all dcelocks, and stays what it is
-// whatever is done to the files in it. Then the file, which scripts and other
-// hosts see.
-//
 // A *HeldError says who has the lock. The other errors are of kind Missing,
 // CannotOpen and System; after any error the process must end, as a wait that
 // was given up may still be granted.
@@ -63,8 +59,9 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 	return l, nil
 }
 
-// lockBoth takes the folder's lock, where there is one to be had, and then the
-// file's.
+// lockBoth takes the folder's lock, where there is one to be had: it is the queue of
+// all dcelocks, whatever is done to the files in it. Then the file's, which scripts
+// and other hosts see.
 func (l *Lock) lockBoth() (err error) {
 	if l.at.Folder != "" {
 		l.folder, err = l.lock(l.at.Folder, openFolder)

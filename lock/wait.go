@@ -137,10 +137,6 @@ func (w *waiter) tell() (pause time.Duration) {
 	if w.told > 0 {
 		text += fmt.Sprintf(" for pid %d", w.told)
 	}
-	// Cut to the terminal's width, as a line that wraps could not be taken back.
-	if size, err := unix.IoctlGetWinsize(2, unix.TIOCGWINSZ); err == nil && size.Col > 0 && len(text) >= int(size.Col) {
-		text = text[:size.Col-1]
-	}
 	fmt.Fprintf(w.log, "\r\x1b[K%s", text)
 	return time.Second
 }
