@@ -195,7 +195,8 @@ func (line *commandLine) report(err error) int {
 	}
 	failed, ok := errors.AsType[*lock.Error](err)
 	if !ok {
-		failed = &lock.Error{Kind: lock.System, Err: fmt.Errorf("standard output cannot be written: %w", cmp.Or(errors.Unwrap(err), err))}
+		err = fmt.Errorf("standard output cannot be written: %w", cmp.Or(errors.Unwrap(err), err))
+		failed = &lock.Error{Kind: lock.System, Err: err}
 	}
 	log.Line(meta.Redact(failed.Error()))
 	return int(failed.Kind)

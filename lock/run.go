@@ -27,12 +27,10 @@ func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) 
 	return signals.Run(command, l.folder, l.file)
 }
 
-// handedOn are the command's files, by their numbers: the caller's as they are,
-// and the lock's, -1 for one that is not locked, from 500 on, or from 10 on where
-// the limit of open files is low: shell scripts name 0 to 10 and 99, 100, 200 and
-// 255 among others. The child moves them there: in this process that would take
-// some ten milliseconds, as the kernel makes a larger table for several threads
-// wait for an RCU grace period.
+// handedOn are the command's files, by their numbers: the caller's as they are, and
+// the lock's, -1 for one that is not locked, from 500 on, or from 10 on where the
+// limit is low: shell scripts name 0 to 10 and 99, 100, 200, 255. The child moves
+// them: for several threads, the kernel takes ten milliseconds for a larger table.
 func handedOn(locks ...int) []uintptr {
 	var limit unix.Rlimit
 	lowest := 500

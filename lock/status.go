@@ -49,11 +49,7 @@ func Inspect(at Location) (meta.Status, error) {
 func isHeld(at meta.Place, file int) bool {
 	folder, _ := openFolder(at.Folder)
 	defer unix.Close(folder)
-	for _, fd := range []int{folder, file} { // -1 for one that is not there
-		if unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK {
-			return true
-		}
-		_ = unix.Flock(fd, unix.LOCK_UN)
-	}
-	return false
+	return slices.ContainsFunc([]int{folder, file}, func(fd int) bool { // -1 for one that is not there
+		return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) == unix.EWOULDBLOCK
+	})
 }

@@ -77,11 +77,10 @@ func (l *Lock) lockBoth() (err error) {
 	return err
 }
 
-// reclaim clears away the record of a run that is over, with the lock free: it
-// explained, and nothing more; that of a process which lives is given the grace. The
-// one exception is an archive that is seen through two file systems with a lock each:
-// there the record of a process that is proven to run counts as the lock that cannot
-// be seen from here, and is waited for like that.
+// reclaim clears away the record of a run that is over, with the lock free; that of a
+// process which lives is given the grace. The one exception is an archive that is
+// seen through two file systems with a lock each: there the record of a process that
+// is proven to run counts as the lock that cannot be seen from here.
 func (l *Lock) reclaim() error {
 	fs := meta.TypeAt(l.file, l.at.Lock)
 	record, err := meta.Read(l.at.Record())
