@@ -13,14 +13,17 @@ import (
 )
 
 // makeFolder makes the folder that the lock lies in, where it is missing (contract,
-// "Which lock"): all of an override's path; an archive root's parent is there.
+// "Which lock"): all of an override's path, but only the last of an archive root's.
 func (at Location) makeFolder(log meta.Log) error {
 	missing, err := at.checkFolder()
 	if err != nil || !missing {
 		return err
 	}
-	folder := strings.TrimSuffix(folderOf(at.Lock), "/.")
-	if err := os.MkdirAll(folder, 0o777); err != nil {
+	mkdir, folder := os.MkdirAll, strings.TrimSuffix(folderOf(at.Lock), "/.")
+	if at.Config != "" {
+		mkdir = os.Mkdir // a drive may have gone since
+	}
+	if err := mkdir(folder, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fail(CannotOpen, "the folder of lock file %s cannot be made: %w", at.Lock, err)
 	}
 	log.Note("made the folder %s, which was missing", folder)
@@ -43,7 +46,10 @@ func (at Location) checkFolder() (missing bool, err error) {
 	case at.Config == "":
 		return missing, nil // any other fault shows when the lock file is opened
 	case !missing:
-		kind := map[bool]Kind{true: CannotOpen, false: Missing}[exists(root)] // Missing for its parent's sake
+		kind := Missing // for its parent's sake
+		if exists(root) {
+			kind = CannotOpen
+		}
 		return false, fail(kind, "archive root %s cannot be used: %w", root, errors.Unwrap(err))
 	}
 	if target, err := os.Readlink(root); err == nil {

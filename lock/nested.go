@@ -66,7 +66,7 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) (part
 		taker, shared, shown := meta.TakerOf(fd)
 		// The kernel is asked where nothing else tells: for a description that has
 		// the lock already, taking it again changes nothing.
-		if shared || !shown && (!unseen || has != asked || lockOpen(fd, at.Lock, unix.LOCK_NB) != nil) {
+		if shared || !shown && (!unseen || has != asked || unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil) {
 			continue
 		}
 		goesOn := record.PID != 0 // a dcelock takes its record away at its end

@@ -137,6 +137,10 @@ func (w *waiter) tell() (pause time.Duration) {
 	if w.told > 0 {
 		text += fmt.Sprintf(" for pid %d", w.told)
 	}
+	// Cut to the terminal's width, as a line that wraps could not be taken back.
+	if size, err := unix.IoctlGetWinsize(2, unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		text = text[:min(len(text), int(size.Col)-1)]
+	}
 	fmt.Fprintf(w.log, "\r\x1b[K%s", text)
 	return time.Second
 }
