@@ -18,7 +18,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GIT_CONFIG_COUNT = 1
 export GIT_CONFIG_KEY_0 = safe.directory
 export GIT_CONFIG_VALUE_0 = *
-SOURCES = go.mod go.sum main.go $(wildcard lock/*.go meta/*.go)
+SOURCES = go.mod go.sum main.go $(wildcard lock/*.go meta/*)
 SCRIPTS = .ci/run $(wildcard tests/*.sh)
 
 # $(call need,TOOL,HOW TO GET IT)

@@ -132,13 +132,15 @@ func (line *commandLine) run(signals *lock.Signals) (ended syscall.WaitStatus, e
 		return 0, err
 	}
 	log := meta.Log{Quiet: line.Quiet, Verbose: line.Verbose}
+	var command lock.Command
+	if !line.Status {
+		if command, err = lock.LookUp(line.Words); err != nil {
+			return 0, err
+		}
+	}
 	// Set by an outer dcelock, the variable speaks to the runner inside it.
 	if os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" && !line.Status {
 		log.Warn("running without any lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
-		command, err := lock.LookUp(line.Words)
-		if err != nil {
-			return 0, err
-		}
 		return signals.Run(command)
 	}
 	wait := cmp.Or(line.Wait, new(lock.Wait))
@@ -164,10 +166,6 @@ func (line *commandLine) run(signals *lock.Signals) (ended syscall.WaitStatus, e
 			ended = 1 << 8 // an exit with status 1
 		}
 		return ended, err
-	}
-	command, err := lock.LookUp(line.Words)
-	if err != nil {
-		return 0, err
 	}
 	held, err := lock.Take(at, line.Words, *wait, log, signals)
 	if err != nil {

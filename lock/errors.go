@@ -46,9 +46,7 @@ type HeldError struct {
 	Itself    bool          // what holds the lock is above this process, which would wait for itself
 }
 
-func (e *HeldError) Error() string {
-	return fmt.Sprintf("Another scrape is already running (lock: %s)", e.Lock)
-}
+func (e *HeldError) Error() string { return "Another scrape is already running (lock: " + e.Lock + ")" }
 
 // Lines are what is to be said of a held lock: the reason, who holds it, and
 // what to do. again is as meta.View.Refusal has it.

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	_ "embed"
 	"os"
 	"regexp"
 	"runtime/debug"
@@ -11,37 +12,9 @@ import (
 )
 
 // usage says at once what the README says at length.
-const usage = `Usage: dcelock [flags] [--] COMMAND [ARG...]
-       dcelock [flags] -c SCRIPT
-       dcelock --status [--json] [flags]
-
-Runs COMMAND only while no other run has the same scrape archive, and says who has it. The first word that is not a flag begins COMMAND.
-
-  --config FILE   scrape config (JSON) that names archive_root
-  -n, --nonblock   fail at once when the lock is held (the default)
-  -w, --wait, --timeout TIME   wait so long: seconds (30, 0.5), 90s, 2h, or forever
-  -E, --conflict-exit-code N   exit status when the lock is held (1)
-  -c, --command SCRIPT   run SCRIPT by $SHELL -c, else /bin/sh -c
-  -o, --close   COMMAND does not inherit the lock: for what starts daemons; any kill can then free the lock while the work goes on
-  --inner-lock auto|skip|keep   what a runner is told of its own locking: skip exports DCE_SKIP_SCRAPE_LOCK=1; auto (the default) does so unless the runner guards another archive; keep leaves the variable as it is
-  --status   say who holds the lock, run nothing: exit 0 when nobody does, 1 when somebody does
-  --json   with --status: as one JSON object
-  -q, --quiet   no notes; twice: nothing at all when the lock is held
-  -v, --verbose   also which lock, why that one, how long it took
-  -x, -e, --exclusive   accepted, as it is always so
-  -h, --help; -V, --version
-
-Which lock: $DCE_SCRAPE_LOCK_FILE; else .dce-scrape.lock in the archive_root of the config; else, where the config names none, in the repository root.
-Which config: --config; $DCE_CONFIG_FILE; the one that COMMAND names (--config X); config/scrape-targets.json of the checkout that COMMAND lies in; that of the working directory. $DCE_REPO_ROOT is the repository root.
-Also: $DCE_SCRAPE_LOCK_WAIT is --wait; DCE_SKIP_SCRAPE_LOCK=1 runs without any lock. COMMAND gets DCE_SCRAPE_LOCK_HELD, the lock file.
-
-Exit status: the command's own, or death by its signal; 126, 127 it cannot be executed, was not found; 1 (-E) the lock is held; 64 wrong usage; 65 the config is not what it should be; 66 it cannot be read, or the archive root cannot be reached; 71 the system refused (no locks, descriptors or processes); 73 the lock file cannot be opened.
-
-Examples:
-  dcelock --config c.json -- ./run.sh
-  dcelock --wait 6h -- ./run.sh scrape
-  dcelock --status
-`
+//
+//go:embed usage.txt
+var usage string
 
 // Usage is the text of --help, in lines that fit the terminal.
 func Usage() string {
