@@ -70,7 +70,8 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) (part
 			continue
 		}
 		goesOn := record.PID != 0 // a dcelock takes its record away at its end
-		if shown {                // 0 is of another PID namespace; of a dcelock that was killed, the command is the run
+		// 0 is of another PID namespace; of a dcelock that was killed, the command is the run.
+		if shown {
 			goesOn = taker == 0 || taker == record.PID || holds(taker, at)
 		}
 		if goesOn {

@@ -97,7 +97,8 @@ func Look(at Place, closely bool, more ...File) *View {
 	}
 	// Who was first is the run, the others what it has started.
 	slices.SortStableFunc(v.Holders, func(a, b Holder) int { return cmp.Compare(a.StartTicks, b.StartTicks) })
-	v.Replaced = elsewhere && !onFile && len(v.Holders) > 0
+	// Not if a holder has just made the file that is there now.
+	v.Replaced = elsewhere && !onFile && slices.Equal(at.files(), files[:2])
 	v.layRecord()
 	return v
 }
