@@ -18,9 +18,8 @@ type Command struct {
 	path  string   // the program's file
 }
 
-// LookUp finds the program of a command as execvp(3) does, so that a missing
-// one is known before anything is locked. Its errors are of kind NotFound and
-// CannotRun.
+// LookUp finds the program of a command as execvp(3) does, so that a missing one is
+// known before anything is locked. Its errors are of kind NotFound and CannotRun.
 func LookUp(words []string) (Command, error) {
 	paths := words[:1]
 	if !strings.Contains(words[0], "/") {
@@ -87,10 +86,9 @@ func (c Command) start(files []uintptr) (pid int, err error) {
 	return 0, cannotRun(c.Words[0], err)
 }
 
-// Run runs command under the lock, passing signals on to it, and releases the
-// lock when it has ended. With close the command does not inherit the lock; inner
-// is "skip", "keep" or "auto", as --inner-lock has it. The results are those of
-// Signals.Run.
+// Run runs command under the lock, passing signals on to it, and releases the lock when
+// it has ended. With close the command does not inherit the lock; inner is "skip",
+// "keep" or "auto", as --inner-lock has it. The results are those of Signals.Run.
 func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) (syscall.WaitStatus, error) {
 	defer l.Release()
 	_ = os.Setenv(heldVariable, l.at.Lock)

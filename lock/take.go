@@ -127,10 +127,9 @@ func (l *Lock) writeRecord(command []string) {
 	}
 }
 
-// Release removes the record, while the lock is still held, and closes the
-// descriptors. There is no LOCK_UN, which would free the lock for every process
-// that shares them: what the command left running goes on holding it, and is
-// named.
+// Release removes the record, while the lock is still held, and closes the descriptors.
+// There is no LOCK_UN, which would free the lock for every process that shares them:
+// what the command left running goes on holding it, and is named.
 func (l *Lock) Release() {
 	if l.nested {
 		return
