@@ -112,7 +112,7 @@ func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) 
 func handedOn(locks ...int) []uintptr {
 	var limit unix.Rlimit
 	lowest := 500
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < uint64(lowest+len(locks)) {
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < uint64(lowest+10) { // a fork needs some, too
 		lowest = 10
 	}
 	files := []uintptr{0, 1, 2}

@@ -25,22 +25,22 @@ func (w *waiter) related(fd int, record meta.Record) error {
 	named := os.Getenv(heldVariable) == w.at.Lock
 	part, below := inherited(w.at, fd, record, named)
 	above, whole := meta.Ancestors(os.Getpid())
+	child := os.Getpid()
 	for _, pid := range above {
-		if part || pid == 1 && !named {
-			continue // PID 1 adopts: one is not part of its run by being below it
-		}
 		holds, took := meta.Holds(pid, w.at)
 		isRecorded := recorded && pid == record.PID
-		part = holds && (isRecorded || took)
-		below = below || holds || named && isRecorded
+		if pid != 1 || named { // PID 1 adopts: one is not part of its run by being below it
+			// Who was there before the lock was taken is no part either, as a job of
+			// the shell that has become dcelock by exec.
+			part = part || holds && (named && took || isRecorded && (named || record.TakenBefore(child)))
+			below = below || holds || named && isRecorded
+		}
+		child = pid
 	}
-	// A daemon that the run has started has lost its parents; it has the
-	// variable, and its session is younger than the run.
-	session, _ := unix.Getsid(0)
 	switch {
 	case part:
 		return errNested
-	case below || named && (!whole || recorded && record.Before(session)):
+	case below || named && !whole:
 		return &HeldError{View: w.look(), Itself: true}
 	}
 	return nil
@@ -56,7 +56,7 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) (part
 	// Where /proc does not show a lock: it is not there, or a file server has the lock.
 	unseen := meta.Self().StartTicks == 0 || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
 	const most = 1024 // descriptors that are looked at
-	for fd := 3; fd < most; fd++ {
+	for fd := range most {
 		// What this process opened itself is closed on exec.
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		has := meta.FileOf(fd)

@@ -47,7 +47,6 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 	signals.Keep()
 	switch {
 	case l.nested:
-		unix.Close(l.folder)
 		log.Detail("an outer run holds the lock; running under it")
 		return l, nil
 	case l.told != 0:
@@ -61,20 +60,32 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 
 // lockBoth takes the folder's lock, where there is one to be had: it is the queue of
 // all dcelocks, whatever is done to the files in it. Then the file's, which scripts
-// and other hosts see.
+// and other hosts see. What a run that this one is part of leaves free is taken too:
+// the folder's below a script, which locks the file alone.
 func (l *Lock) lockBoth() (err error) {
-	if l.at.Folder != "" {
+	for l.at.Folder != "" {
 		l.folder, err = l.lock(l.at.Folder, openFolder)
 		if errors.Is(err, errNoLocks) || errors.Is(err, os.ErrPermission) {
 			l.log.Detail("the folder %s cannot be locked; its lock file alone is", l.at.Folder)
-			l.at.Folder, err = "", nil
+			l.at.Folder = ""
+			break
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errNested) {
 			return err
 		}
+		l.file, err = l.lockFile()
+		if there, _ := meta.FileAt(l.at.Folder); err != nil || l.folder < 0 || there == meta.FileOf(l.folder) {
+			return err
+		}
+		unix.Close(l.file) // of a folder that was put in the place of this one meanwhile
+		unix.Close(l.folder)
 	}
-	l.file, err = l.lock(l.at.Lock, func(path string) (int, error) { return openFile(path, true) })
+	l.file, err = l.lockFile()
 	return err
+}
+
+func (l *Lock) lockFile() (fd int, err error) {
+	return l.lock(l.at.Lock, func(path string) (int, error) { return openFile(path, true) })
 }
 
 // reclaim clears away the record of a run that is over, with the lock free; that of a

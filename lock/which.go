@@ -32,7 +32,7 @@ type Location struct {
 // words, writes to (contract, "Which lock"); config is what --config named, or
 // "". It makes and changes nothing. Its errors are of kind BadConfig, Missing and System.
 func Find(config string, command []string) (Location, error) {
-	const fewest = 16 // descriptors; with fewer the Go runtime ends in a trace
+	const fewest = 24 // descriptors; with fewer the Go runtime ends in a trace
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < fewest {
 		return Location{}, fail(System, "the limit of open files is %d, and dcelock needs %d (see ulimit -n)", limit.Cur, fewest)

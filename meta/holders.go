@@ -92,6 +92,8 @@ func Look(at Place, closely bool, more ...File) *View {
 			}
 		}
 	}
+	// One that took a lock has ended, or may not be seen.
+	v.Complete = v.Complete && (len(list) == 0 || len(v.Holders) > 0)
 	if !closely && (inDoubt || len(v.Holders) == 0) {
 		return Look(at, true, more...)
 	}
@@ -146,11 +148,15 @@ func (v *View) layRecord() {
 	v.Holders = slices.Insert(v.Holders, 0, recorded)
 }
 
-// Viewed tells whether the recorded process is proven to run and may hold the lock by
-// another view of the same files, which has locks of its own (bindfs, mergerfs, sshfs
-// beside the folder itself); system is the type of the file system from here.
+// Viewed tells whether the recorded process is proven to run, has locks, and may hold
+// this one by another view of the same files, which has locks of its own (bindfs,
+// mergerfs, sshfs beside the folder itself); system is the file system's type here.
 func (r Record) Viewed(system string) bool {
-	return (SharedType(r.FS) || SharedType(system)) && r.PID != os.Getpid() && r.Proven()
+	if !SharedType(r.FS) && !SharedType(system) || r.PID == os.Getpid() || !r.Proven() {
+		return false
+	}
+	all, err := descriptors(r.PID)
+	return err != nil || slices.ContainsFunc(all, func(d descriptor) bool { _, locked := d.lock(); return locked })
 }
 
 // TakenBy are the holders of a lock that a process took.

@@ -123,6 +123,9 @@ func (d descriptor) lock() (l kernelLock, ok bool) {
 // processes are the pids of all but this one.
 func processes() (pids []int) {
 	list, _ := os.ReadDir("/proc")
+	if readStat(os.Getpid()) == (stat{}) {
+		list = nil // its numbers are not those of this PID namespace
+	}
 	for _, entry := range list {
 		if pid, err := strconv.Atoi(entry.Name()); err == nil && pid != os.Getpid() {
 			pids = append(pids, pid)
@@ -181,6 +184,7 @@ func TakerOf(fd int) (pid int, shared, ok bool) {
 // gives that very file.
 func Former(path string) (fd string) {
 	folder, _ := filepath.EvalSymlinks(filepath.Dir(path))
+	folder, _ = filepath.Abs(folder)
 	removed := filepath.Join(folder, filepath.Base(path)) + " (deleted)"
 	device := FileSystemAt(folder).device
 	for _, pid := range processes() {

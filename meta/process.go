@@ -132,22 +132,24 @@ func Ancestors(pid int) (pids []int, whole bool) {
 	}
 }
 
-// Before tells whether the recorded process was started before another one.
-func (r Record) Before(pid int) bool {
-	return r.StartTicks != 0 && r.StartTicks <= readStat(pid).start
+// TakenBefore tells whether the lock was taken before a process was started, as
+// far as the record tells that.
+func (r Record) TakenBefore(pid int) bool { return r.TakenTicks <= readStat(pid).start }
+
+const tick = time.Second / 100 // Linux has fixed sysconf(_SC_CLK_TCK) for programs
+
+func sinceBoot() time.Duration {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // a clock that every kernel in use has
+	return time.Duration(now.Nano())
 }
 
 // bootTime is when this host was started, by its clock as it stands now.
-func bootTime() time.Time {
-	var now unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) // a clock that every kernel in use has
-	return time.Now().Add(-time.Duration(now.Nano()))
-}
+func bootTime() time.Time { return time.Now().Add(-sinceBoot()) }
 
 // describe makes a holder of what /proc tells about a process, as far as that may
 // be read: Started is when the process was started, not when it took a lock.
 func describe(pid int) Holder {
-	const tick = time.Second / 100 // Linux has fixed sysconf(_SC_CLK_TCK) for programs
 	h := Holder{Record: Record{Process: Process{PID: pid}}, Source: FromKernel}
 	if h.State = h.Record.State(); h.State == NotRunning {
 		h.State = Running // the kernel showed that it holds the lock: it is ending

@@ -29,6 +29,8 @@ type Record struct {
 	Folder  string // the working directory
 	LockID  string // as File.ID makes it, of the lock file
 	FS      string // type of the file system that the writer saw, as in mount(8)
+
+	TakenTicks uint64 // when the lock was taken, in clock ticks since boot; 0 when unknown
 }
 
 // encode gives the text of the file (contract, "What is locked, and the record").
@@ -36,7 +38,7 @@ func (r Record) encode() (text string) {
 	for _, line := range []string{
 		fmt.Sprint("pid=", r.PID), "started=" + Timestamp(r.Started), "cmd=" + r.Command,
 		"host=" + r.Host, "user=" + r.User, "cwd=" + r.Folder, "boot_id=" + r.BootID,
-		fmt.Sprint("start_ticks=", r.StartTicks), fmt.Sprint("pid_ns=", r.PIDNamespace), "lock_id=" + r.LockID, "fs=" + r.FS,
+		fmt.Sprint("start_ticks=", r.StartTicks), fmt.Sprint("taken_ticks=", r.TakenTicks), fmt.Sprint("pid_ns=", r.PIDNamespace), "lock_id=" + r.LockID, "fs=" + r.FS,
 	} {
 		text += Printable(line) + "\n"
 	}
@@ -64,7 +66,7 @@ func parse(data []byte) (r Record, ok bool) {
 	return Record{
 		Process: Process{int(pid), text("host"), text("boot_id"), number("start_ticks"), number("pid_ns")},
 		Started: started.Truncate(time.Second), Command: cmp.Or(text("cmd"), "unknown"), User: text("user"),
-		Folder: text("cwd"), LockID: text("lock_id"), FS: text("fs"),
+		Folder: text("cwd"), LockID: text("lock_id"), FS: text("fs"), TakenTicks: number("taken_ticks"),
 	}, true
 }
 
@@ -95,6 +97,9 @@ func Read(path string) (r Record, err error) {
 // makes the fixed name safe, of which killed runs leave no more than one. Not synced
 // to disk: a record outlives its boot only to be reclaimed.
 func Write(path string, r Record) error {
+	if r.StartTicks != 0 {
+		r.TakenTicks = uint64(sinceBoot() / tick)
+	}
 	temporary := path + ".tmp"
 	// That of a run that was killed, or a link that somebody put there. Another
 	// user's in a sticky folder stays.

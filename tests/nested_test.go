@@ -230,19 +230,36 @@ func TestDaemonOfAFinishedRunIsNotNested(t *testing.T) {
 	})
 }
 
-// A daemon that a run with --close has started is below nobody who holds the
-// lock, and may be what the run waits for: it does not wait for itself either.
-func TestDaemonOfARunWithCloseDoesNotWait(t *testing.T) {
+// Who was there before dcelock took the lock is no part of its run, though it is
+// below it: a job of the shell that has become dcelock by exec.
+func TestJobFromBeforeTheExecIsNotNested(t *testing.T) {
 	s := newArchive(t)
-	out := s.a + "/out"
-	r := s.dcelock("--close", "--config", s.a+"/config/scrape-targets.json", "--", "bash", "-c",
-		`mkfifo "$1.told"; (setsid bash -c '"${@:2}" >"$1" 2>&1; echo "status $?" >>"$1"; echo >"$1.told"' bash "$@" </dev/null >/dev/null 2>&1 &); read -r _ <"$1.told"`,
-		"bash", out, binary, "--wait", "forever", "--config", s.a+"/config/scrape-targets.json", "--", "touch", s.a+"/ran").run(t)
-	r.wants(t, 0)
-	if text := slurp(t, out); exists(s.a+"/ran") || !strings.HasSuffix(text, "status 1\n") || !strings.Contains(text, "wait for itself") {
-		t.Errorf("%s", text)
+	go1 := s.a + "/go"
+	call{argv: []string{"mkfifo", go1}}.run(t)
+	p := call{argv: []string{"bash", "-c", `(read -r _ <"$2"; "$0" -- touch ran; echo "job $?") & exec "$0" -- bash -c "echo ready; read -r _; exit 0" "$1"`, binary, "x", go1}, dir: s.a}.start(t)
+	p.sees("ready")
+	write(t, go1, "go\n")
+	p.sees("job 1")
+	p.end()
+	p.wait().wants(t, 0)
+	if exists(s.a + "/ran") {
+		t.Error("the job ran")
 	}
-	s.free()
+}
+
+// A run that is part of a script's has the folder's lock, which the script has not,
+// so that no other dcelock comes in by a lock file that was replaced.
+func TestNestedInAScriptKeepsTheFolder(t *testing.T) {
+	s := newArchive(t)
+	write(t, s.lock, "")
+	config := s.a + "/config/scrape-targets.json"
+	p := call{argv: []string{"flock", "-n", s.lock, binary, "--config", config, "--", "bash", "-c", "echo ready; read -r _; exit 0"}}.start(t)
+	p.sees("ready")
+	os.Remove(s.lock)
+	write(t, s.lock, "")
+	s.dcelock("--", "true").run(t).wants(t, 1, "already running")
+	p.end()
+	p.wait().wants(t, 0)
 }
 
 // While the run goes on, what it has started is part of it, and what is started
