@@ -46,9 +46,8 @@ func (w *waiter) related(fd int, record meta.Record) error {
 	return nil
 }
 
-// inherited tells whether a process is part of a run because it has the lock
-// itself, by a descriptor that it inherited: for as long as that run goes on. What
-// a run leaves behind has the descriptor too, and is below it alone.
+// inherited tells whether a process is part of a run by a descriptor of the lock that it
+// inherited: as long as that run goes on. What a run leaves behind is below it alone.
 func inherited(at meta.Place, refused int, record meta.Record, named bool) (part, below bool) {
 	asked := meta.FileOf(refused)
 	folder, _ := meta.FileAt(at.Folder)
@@ -60,7 +59,7 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) (part
 		// What this process opened itself is closed on exec.
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		has := meta.FileOf(fd)
-		if err != nil || flags&unix.FD_CLOEXEC != 0 || has != asked && has != folder && has != file {
+		if err != nil || flags&unix.FD_CLOEXEC != 0 || has != asked && (asked != folder || has != file) {
 			continue
 		}
 		taker, shared, shown := meta.TakerOf(fd)

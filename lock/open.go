@@ -21,13 +21,11 @@ func openFolder(path string) (fd int, err error) {
 	return fd, cannotOpen(path, err)
 }
 
-// openFile opens the lock file, made when missing if that is asked for, and waits
-// for nothing: what lies at its name may be a FIFO by the time it is opened. A link
-// counts unless whoever made it would have this user lock somebody else's file.
-//
-// What is not to be made is only looked at, and opened for reading: on CIFS Linux
-// may give those who open a file in the same way one handle, and the first of them
-// to close it frees the lock.
+// openFile opens the lock file, made when missing if that is asked for, and waits for
+// nothing: what lies at its name may be a FIFO by then. A link counts unless whoever
+// made it would have this user lock somebody else's file. What is only looked at is
+// opened for reading: on CIFS Linux may give those who open a file in the same way one
+// handle, and the first of them to close it frees the lock.
 func openFile(path string, make bool) (fd int, err error) {
 	access, create := unix.O_RDONLY, 0
 	if make {
@@ -60,6 +58,8 @@ func openFile(path string, make bool) (fd int, err error) {
 	return -1, err
 }
 
+func makeFile(path string) (fd int, err error) { return openFile(path, true) }
+
 // openExisting opens for reading or, which NFS needs for LOCK_EX, for writing; for
 // reading where that is not allowed.
 func openExisting(path string, flags int) (fd int, err error) {
@@ -70,10 +70,9 @@ func openExisting(path string, flags int) (fd int, err error) {
 	return fd, err
 }
 
-// openAgain is open(2) without waiting, tried again when it was interrupted, as
-// it may be on FUSE and network file systems, and until what a file server has
-// lent to a client (a lease of fcntl(2), a delegation) is given back, which the
-// first try asks for and the kernel enforces.
+// openAgain is open(2) without waiting, tried again when it was interrupted, as it may be
+// on FUSE and network file systems, and until a client has given back what a file server
+// has lent it (a lease of fcntl(2), a delegation), which the first try asks for.
 func openAgain(path string, flags int, mode uint32) (fd int, err error) {
 	for {
 		fd, err = unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, mode)
@@ -106,11 +105,10 @@ func cannotOpen(path string, err error) error {
 	return fail(CannotOpen, "lock file %s cannot be opened or made: %w", path, err)
 }
 
-// lockOpen takes the locks of an open file or folder, at once (unix.LOCK_NB) or
-// when they are free (0): the exclusive one of flock(2) and, on the whole file and
-// where its file system has such locks, that of fcntl(2): an NFS server sees a
-// client's lock as one of these only, and so do tools that lock by fcntl. The error
-// is errHeld for contention and errNoLocks where there are no locks of flock(2).
+// lockOpen takes the locks of an open file or folder, at once (unix.LOCK_NB) or when they
+// are free (0): flock(2)'s and, where its file system has such, fcntl(2)'s on all of it,
+// as which alone an NFS server sees a client's lock, and tools that lock by fcntl do. The
+// error is errHeld for contention and errNoLocks where there are no locks of flock(2).
 func lockOpen(fd int, path string, how int) error {
 	switch err := locked(how, func() error { return unix.Flock(fd, unix.LOCK_EX|how) }); {
 	case errors.Is(err, errHeld):

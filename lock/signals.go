@@ -19,11 +19,10 @@ import (
 // Go's: also where it is stuck in a system call that only a deadly signal ends.
 // From then on those that are passed on are the command's; the others end dcelock.
 //
-// They are received in one way: the main thread waits for them in
-// rt_sigtimedwait(2), which tells where they are from. The kernel gives them to
-// that thread while it waits there, and else to one of the others, as Go has no
-// way to block a signal in all of them: what os/signal receives so is sent on to
-// the main thread, where it stays pending.
+// They are received in one way: the main thread waits for them in rt_sigtimedwait(2),
+// which tells where they are from. While it does not, the kernel gives them to another
+// thread, as Go cannot block a signal in all of them: what os/signal receives so is
+// sent on to the main thread, where it stays pending.
 
 // Signals receives this process's signals.
 type Signals struct {
@@ -85,10 +84,9 @@ func (s *Signals) Keep() {
 	}
 }
 
-// Run runs a command, which inherits the descriptors of these locks, passes
-// signals on to it, and returns how it ended; or an error of kind CannotRun, NotFound
-// or System. A signal that arrives before ends it before it begins; one meanwhile is
-// passed on from wherever: it may have been sent when there was no command yet.
+// Run runs a command, which inherits the descriptors of these locks, passes signals on to it,
+// and returns how it ended; or an error of kind CannotRun, NotFound or System. A signal from
+// before ends it before it begins; one from meanwhile is passed on, whoever has sent it.
 func (s *Signals) Run(command Command, locks ...int) (status syscall.WaitStatus, err error) {
 	s.Keep()
 	atOnce := &unix.Timespec{}

@@ -21,13 +21,12 @@ type Lock struct {
 	record       meta.Record // as written
 }
 
-// Take takes the lock at a location, waiting for it no longer than wait, and
-// writes the record of a run of command beside it. A run that is part of the one
-// that holds the lock goes under it, with nothing to take and nothing to release.
+// Take takes the lock at a location, waiting for it no longer than wait, and writes the
+// record of a run of command beside it. A run that is part of the one that holds the lock
+// goes under it, with nothing to release.
 //
-// A *HeldError says who has the lock. The other errors are of kind Missing,
-// CannotOpen and System; after any error the process must end, as a wait that
-// was given up may still be granted.
+// A *HeldError says who has the lock. The other errors are of kind Missing, CannotOpen and
+// System; after any error the process must end, as a wait that was given up may be granted.
 func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signals) (*Lock, error) {
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
@@ -73,25 +72,20 @@ func (l *Lock) lockBoth() (err error) {
 		if err != nil && !errors.Is(err, errNested) {
 			return err
 		}
-		l.file, err = l.lockFile()
+		l.file, err = l.lock(l.at.Lock, makeFile)
 		if there, _ := meta.FileAt(l.at.Folder); err != nil || l.folder < 0 || there == meta.FileOf(l.folder) {
 			return err
 		}
 		unix.Close(l.file) // of a folder that was put in the place of this one meanwhile
 		unix.Close(l.folder)
 	}
-	l.file, err = l.lockFile()
+	l.file, err = l.lock(l.at.Lock, makeFile)
 	return err
 }
 
-func (l *Lock) lockFile() (fd int, err error) {
-	return l.lock(l.at.Lock, func(path string) (int, error) { return openFile(path, true) })
-}
-
-// reclaim clears away the record of a run that is over, with the lock free; that of a
-// process which lives is given the grace. The one exception is an archive that is
-// seen through two file systems with a lock each: there the record of a process that
-// is proven to run counts as the lock that cannot be seen from here.
+// reclaim clears away the record of a run that is over; that of a process which lives is
+// given the grace, unless the archive is seen through two file systems with a lock each:
+// there a process that is proven to run counts as the lock that cannot be seen from here.
 func (l *Lock) reclaim() error {
 	fs := meta.TypeAt(l.file, l.at.Lock)
 	record, err := meta.Read(l.at.Record())
@@ -156,7 +150,7 @@ func (l *Lock) Release() {
 	if fd, err := openAgain(cmp.Or(l.at.Folder, l.at.Lock), unix.O_RDONLY, 0); err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
 		return
 	}
-	if left := meta.Look(l.at, false).TakenBy(os.Getpid()); len(left) > 0 {
-		l.log.Note("warning: the command left processes running that go on holding the lock until they end: %s", meta.List(left))
+	if left := meta.Look(l.at, false).LeftBy(os.Getpid()); left != "" {
+		l.log.Note("warning: the command left processes running that go on holding the lock until they end: %s", left)
 	}
 }

@@ -56,9 +56,8 @@ func (w *waiter) look() *meta.View { return meta.Look(w.at, false, w.asked) }
 // left is how long may still be waited.
 func (w *waiter) left() time.Duration { return w.limit - time.Since(w.begin) }
 
-// lock opens what is to be locked at a path and locks it, waiting as long as
-// may be. It returns the descriptor of what is at path then: what was removed or
-// replaced meanwhile is a file that nobody else finds.
+// lock opens what is to be locked at a path and locks it, waiting as long as may be: what is
+// at path then, as what was removed or replaced meanwhile is a file that nobody else finds.
 func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int, err error) {
 	const most = 1000 // times that it may be replaced
 	for range most {

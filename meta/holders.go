@@ -120,7 +120,7 @@ func (v *View) layRecord() {
 	recorded := Holder{Record: record, State: record.State(), Source: FromRecord}
 	switch i := slices.IndexFunc(v.Holders, func(h Holder) bool { return h.PID == record.PID }); {
 	case recorded.State == NotRunning:
-		if len(v.TakenBy(record.PID)) > 0 {
+		if v.LeftBy(record.PID) != "" {
 			v.Killed = v.Recorded
 		}
 		return
@@ -159,7 +159,12 @@ func (r Record) Viewed(system string) bool {
 	return err != nil || slices.ContainsFunc(all, func(d descriptor) bool { _, locked := d.lock(); return locked })
 }
 
-// TakenBy are the holders of a lock that a process took.
-func (v *View) TakenBy(pid int) []Holder {
-	return slices.DeleteFunc(slices.Clone(v.Holders), func(h Holder) bool { return !slices.Contains(h.takers, pid) })
+// LeftBy names the holders of a lock that a process took, "" for none.
+func (v *View) LeftBy(pid int) (names string) {
+	for _, h := range v.Holders {
+		if slices.Contains(h.takers, pid) {
+			names += fmt.Sprintf(", pid %d (%s)", h.PID, h.Command)
+		}
+	}
+	return strings.TrimPrefix(names, ", ")
 }

@@ -58,11 +58,10 @@ func parseLock(line string) (l kernelLock, ok bool) {
 	return kernelLock{strings.Contains(line, "->"), fields[3] == "READ", pid, fields[5]}, err == nil
 }
 
-// listed are the flock(2) locks of the folder and the file that the kernel lists,
-// with who waits for them; it takes some ten milliseconds. Who shares a lock by
-// inheritance is not listed, nor what was taken outside of this PID namespace; two
-// btrfs subvolumes may have files that are listed alike. whole tells that the list
-// fits one page: between two, what comes and goes moves lines past the reader.
+// listed are the flock(2) locks of the folder and the file that the kernel lists, with who
+// waits for them; it takes some ten milliseconds. Who shares a lock by inheritance is not
+// listed, nor what was taken outside of this PID namespace; two btrfs subvolumes may have
+// files that are listed alike. whole: it fits one page, so that no line moves past the reader.
 func (at Place) listed() (locks []kernelLock, whole bool) {
 	f, _ := os.Open("/proc/locks")
 	defer f.Close()

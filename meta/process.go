@@ -134,7 +134,10 @@ func Ancestors(pid int) (pids []int, whole bool) {
 
 // TakenBefore tells whether the lock was taken before a process was started, as
 // far as the record tells that.
-func (r Record) TakenBefore(pid int) bool { return r.TakenTicks <= readStat(pid).start }
+func (r Record) TakenBefore(pid int) bool {
+	start := readStat(pid).start
+	return r.TakenTicks < start || r.TakenTicks == start && uint64(pid) > r.LastPID
+}
 
 const tick = time.Second / 100 // Linux has fixed sysconf(_SC_CLK_TCK) for programs
 

@@ -4,6 +4,7 @@
 package meta
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type Record struct {
 	FS      string // type of the file system that the writer saw, as in mount(8)
 
 	TakenTicks uint64 // when the lock was taken, in clock ticks since boot; 0 when unknown
+	LastPID    uint64 // of the processes that there were then
 }
 
 // encode gives the text of the file (contract, "What is locked, and the record").
@@ -38,7 +40,7 @@ func (r Record) encode() (text string) {
 	for _, line := range []string{
 		fmt.Sprint("pid=", r.PID), "started=" + Timestamp(r.Started), "cmd=" + r.Command,
 		"host=" + r.Host, "user=" + r.User, "cwd=" + r.Folder, "boot_id=" + r.BootID,
-		fmt.Sprint("start_ticks=", r.StartTicks), fmt.Sprint("taken_ticks=", r.TakenTicks), fmt.Sprint("pid_ns=", r.PIDNamespace), "lock_id=" + r.LockID, "fs=" + r.FS,
+		fmt.Sprint("start_ticks=", r.StartTicks), fmt.Sprint("taken_ticks=", r.TakenTicks), fmt.Sprint("last_pid=", r.LastPID), fmt.Sprint("pid_ns=", r.PIDNamespace), "lock_id=" + r.LockID, "fs=" + r.FS,
 	} {
 		text += Printable(line) + "\n"
 	}
@@ -66,14 +68,13 @@ func parse(data []byte) (r Record, ok bool) {
 	return Record{
 		Process: Process{int(pid), text("host"), text("boot_id"), number("start_ticks"), number("pid_ns")},
 		Started: started.Truncate(time.Second), Command: cmp.Or(text("cmd"), "unknown"), User: text("user"),
-		Folder: text("cwd"), LockID: text("lock_id"), FS: text("fs"), TakenTicks: number("taken_ticks"),
+		Folder: text("cwd"), LockID: text("lock_id"), FS: text("fs"), TakenTicks: number("taken_ticks"), LastPID: number("last_pid"),
 	}, true
 }
 
-// Read reads the record at path. The error is fs.ErrNotExist where there is
-// none; any other error means that something lies there which is no record.
-// It never waits and never follows a link: whoever may write to the archive
-// root may have put a FIFO or a link to /dev/zero there.
+// Read reads the record at path. The error is fs.ErrNotExist where there is none; any other
+// means that something lies there which is no record. It never waits and never follows a
+// link: whoever may write to the archive root may have put a FIFO there.
 func Read(path string) (r Record, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -92,12 +93,13 @@ func Read(path string) (r Record, err error) {
 	return r, err
 }
 
-// Write puts r at path by writing a temporary file beside it and renaming it, so that
-// a reader sees the whole record or none. Only the lock's holder may call it: that
-// makes the fixed name safe, of which killed runs leave no more than one. Not synced
-// to disk: a record outlives its boot only to be reclaimed.
+// Write puts r at path by a temporary file that is renamed, so that a reader sees all of it
+// or none. Only the lock's holder may call it, which makes the fixed name safe and keeps such
+// files from piling up. Not synced to disk: a record outlives its boot only to be reclaimed.
 func Write(path string, r Record) error {
 	if r.StartTicks != 0 {
+		load, _ := os.ReadFile("/proc/loadavg") // proc_loadavg(5) ends in it
+		r.LastPID, _ = strconv.ParseUint(strings.TrimSpace(string(load[bytes.LastIndexByte(load, ' ')+1:])), 10, 64)
 		r.TakenTicks = uint64(sinceBoot() / tick)
 	}
 	temporary := path + ".tmp"

@@ -16,7 +16,7 @@ func TestRecordReadsBack(t *testing.T) {
 		Command: "./run.sh scrape", User: "op", Folder: "/mnt/a b=c", LockID: "65024:9978222", FS: "ext4",
 	}
 	const text = "pid=4242\nstarted=2026-06-04T06:39:46Z\ncmd=./run.sh scrape\nhost=mybox\nuser=op\ncwd=/mnt/a b=c\n" +
-		"boot_id=3f0c\nstart_ticks=815204\ntaken_ticks=0\npid_ns=4026531836\nlock_id=65024:9978222\nfs=ext4\n"
+		"boot_id=3f0c\nstart_ticks=815204\ntaken_ticks=0\nlast_pid=0\npid_ns=4026531836\nlock_id=65024:9978222\nfs=ext4\n"
 	if got := r.encode(); got != text {
 		t.Errorf("encode:\n%s", got)
 	}

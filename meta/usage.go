@@ -74,10 +74,9 @@ func Version() string {
 	return info.Main.Version
 }
 
-// Again is a command line with a wait put in, to be typed again; "" where that
-// cannot be shown, as a secret is hidden in it or it is too long. It is as it was
-// typed, but for flags that say how long to wait, and with the variables that say
-// which lock, as they may have stood in front of it.
+// Again is a command line with a wait put in, to be typed again; "" where a secret is hidden
+// in it or it is too long. It is as it was typed, without --nonblock (of several waits the last
+// counts), with the variables that say which lock, as they may have stood in front of it.
 func Again(flags, command []string) string {
 	words := []string{"env"}
 	for _, name := range []string{"DCE_SCRAPE_LOCK_FILE", "DCE_CONFIG_FILE", "DCE_REPO_ROOT"} {
@@ -90,14 +89,9 @@ func Again(flags, command []string) string {
 	}
 	words = append(words, os.Args[0])
 	switches := regexp.MustCompile(`^-[noxeqv]+`) // they may stand in one word
-	for i := 0; i < len(flags); i++ {
-		flag := switches.ReplaceAllStringFunc(flags[i], func(s string) string { return strings.ReplaceAll(s, "n", "") })
-		switch {
-		case flag == "-" && flags[i] != "-", strings.HasPrefix(flag, "--n"):
-		case slices.Contains([]string{"-w", "--wait", "--timeout"}, flag):
-			i++ // its value
-		case strings.HasPrefix(flag, "-w"), strings.HasPrefix(flag, "--wait="), strings.HasPrefix(flag, "--timeout="):
-		default:
+	for _, typed := range flags {
+		flag := switches.ReplaceAllStringFunc(typed, func(s string) string { return strings.ReplaceAll(s, "n", "") })
+		if !strings.HasPrefix(flag, "--n") && (flag != "-" || flag == typed) {
 			words = append(words, flag)
 		}
 	}

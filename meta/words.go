@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Refusal is what follows the first line of a refusal (contract, "Messages"): who
-// holds the lock, and what to do, which works when it is typed. again is the refused command line
-// with a wait put in, "" where it cannot be shown as it was typed; waited is how
-// long the lock was waited for.
+// Refusal is what follows the first line of a refusal (contract, "Messages"): who holds the
+// lock, and what to do, which works when it is typed. again is the refused command line with
+// a wait put in, "" where it cannot be shown; waited is how long the lock was waited for.
 func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
 	lines = v.Who()
 	if waited > 0 {
@@ -128,15 +127,6 @@ func (h Holder) age() (time.Duration, bool) {
 	age := time.Since(h.Started).Truncate(time.Second)
 	possible := h.State == CannotTell && h.Started.Year() >= 2000 || h.State.Alive() && !h.Started.Before(bootTime())
 	return age, possible && age >= 0
-}
-
-// List is holders in one line.
-func List(holders []Holder) string {
-	var texts []string
-	for _, h := range holders {
-		texts = append(texts, fmt.Sprintf("pid %d (%s)", h.PID, h.Command))
-	}
-	return strings.Join(texts, ", ")
 }
 
 // Timestamp is a time in UTC, "" for one that is not known.
