@@ -105,10 +105,9 @@ func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) 
 	return signals.Run(command, l.folder, l.file)
 }
 
-// handedOn are the command's files, by their numbers: the caller's as they are, and
-// the lock's, -1 for one that is not locked, from 500 on, or from 10 on where the
-// limit is low: shell scripts name 0 to 10 and 99, 100, 200, 255. The child moves
-// them: for several threads, the kernel takes ten milliseconds for a larger table.
+// handedOn are the command's files, by their numbers: the caller's as they are, and the lock's, -1
+// for one that is not locked, from 500 on, or from 10 on where the limit is low: scripts name 0 to 10,
+// 99, 100, 200. The child moves them: several threads would wait ten milliseconds for a larger table.
 func handedOn(locks ...int) []uintptr {
 	var limit unix.Rlimit
 	lowest := 500

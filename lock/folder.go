@@ -30,9 +30,8 @@ func (at Location) makeFolder(log meta.Log) error {
 	return nil
 }
 
-// checkFolder tells whether the folder can be used as it is; missing means that it
-// is not there and may be made. An archive root may not where it seems that a drive
-// is not mounted, as it would be another archive than the one on that drive.
+// checkFolder tells whether the folder can be used as it is; missing: it may be made. An archive
+// root may not where a drive seems not to be mounted, as it would be another than that on it.
 func (at Location) checkFolder() (missing bool, err error) {
 	_, err = os.Stat(folderOf(at.Lock))
 	missing = errors.Is(err, fs.ErrNotExist)

@@ -30,8 +30,7 @@ func (w *waiter) related(fd int, record meta.Record) error {
 		holds, took := meta.Holds(pid, w.at)
 		isRecorded := recorded && pid == record.PID
 		if pid != 1 || named { // PID 1 adopts: one is not part of its run by being below it
-			// Who was there before the lock was taken is no part either, as a job of
-			// the shell that has become dcelock by exec.
+			// Nor is who was there before, as a job of a shell that became dcelock by exec.
 			part = part || holds && (named && took || isRecorded && (named || record.TakenBefore(child)))
 			below = below || holds || named && isRecorded
 		}

@@ -34,9 +34,8 @@ type Signals struct {
 	ready    chan struct{} // closed when os/signal misses none any more
 }
 
-// Attend gives signals their usual effect, and sets up what Keep needs, which
-// takes the Go runtime a while, beside what else is done. It must be called on
-// the main thread, which runs nothing else than the goroutine that calls it.
+// Attend gives signals their usual effect, and sets up what Keep needs beside what else is done.
+// It must be called on the main thread, which runs nothing else than the goroutine that calls it.
 func Attend() *Signals {
 	s := &Signals{handler: act(unix.SIGURG, nil), ready: make(chan struct{})}
 	s.received = slices.DeleteFunc([]os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,

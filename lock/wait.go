@@ -36,9 +36,8 @@ func (w *Wait) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// grace is how long any run waits in the kernel's queue before it is refused, as a
-// script may lock only to see whether it can; and how long a script is given to
-// remove its record after it has unlocked.
+// grace is how long any run waits in the kernel's queue before it is refused, as a script may
+// lock only to see whether it can; and how long one has to remove its record once it unlocked.
 const grace = 100 * time.Millisecond
 
 // A waiter waits for a lock until a time limit.
@@ -119,9 +118,8 @@ func holds(pid int, at meta.Place) bool {
 	return holds
 }
 
-// tell says for whom this run waits, then what has changed: in a log that another
-// run has the lock now, on a terminal also how long this has been going on, in a
-// line that counts. It returns when it is worth looking for news again.
+// tell says for whom this run waits, then what has changed; on a terminal also how long this
+// has been going on, in a line that counts. It returns when it is worth looking again.
 func (w *waiter) tell() (pause time.Duration) {
 	if w.log.Quiet == 0 && (w.told <= 0 || !holds(w.told, w.at)) {
 		w.name(w.look())

@@ -24,13 +24,12 @@ import (
 // fit to be shown, whoever wrote the file.
 type Record struct {
 	Process
-	Started time.Time // when the lock was taken, whole seconds; zero when unknown
-	Command string    // as Summary makes it
-	User    string
-	Folder  string // the working directory
-	LockID  string // as File.ID makes it, of the lock file
-	FS      string // type of the file system that the writer saw, as in mount(8)
-
+	Started    time.Time // when the lock was taken, whole seconds; zero when unknown
+	Command    string    // as Summary makes it
+	User       string
+	Folder     string // the working directory
+	LockID     string // as File.ID makes it, of the lock file
+	FS         string // type of the file system that the writer saw, as in mount(8)
 	TakenTicks uint64 // when the lock was taken, in clock ticks since boot; 0 when unknown
 	LastPID    uint64 // of the processes that there were then
 }
