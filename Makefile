@@ -80,12 +80,13 @@ lint:
 	go run $(STATICCHECK) ./...
 	shellcheck $(SCRIPTS)
 
+# Under the race detector run the tests in which dcelock does two things at once.
 .PHONY: check
 check: lint dcelock
 	$(need_cc)
 	$(need_jq)
 	CGO_ENABLED=1 go test -count=1 -race ./lock ./meta
-	CGO_ENABLED=1 go test -count=1 -race -short -run 'Signal|Wait|Interrupt|Killed|Status' ./tests # where dcelock does two things at once
+	CGO_ENABLED=1 go test -count=1 -race -short -run 'Signal|Wait|Interrupt|Killed|Status' ./tests
 	go test -count=1 ./tests
 	tests/run-all-smokes.sh
 	tests/peers.sh --check
