@@ -59,8 +59,7 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 
 // lockBoth takes the folder's lock, where there is one to be had: it is the queue of
 // all dcelocks, whatever is done to the files in it. Then the file's, which scripts
-// and other hosts see. What a run that this one is part of leaves free is taken too:
-// the folder's below a script, which locks the file alone.
+// and other hosts see. A run below a script, which locks the file alone, has the folder's.
 func (l *Lock) lockBoth() (err error) {
 	for l.at.Folder != "" {
 		l.folder, err = l.lock(l.at.Folder, openFolder)
@@ -69,11 +68,11 @@ func (l *Lock) lockBoth() (err error) {
 			l.at.Folder = ""
 			break
 		}
-		if err != nil && !errors.Is(err, errNested) {
+		if err != nil {
 			return err
 		}
 		l.file, err = l.lock(l.at.Lock, makeFile)
-		if there, _ := meta.FileAt(l.at.Folder); err != nil || l.folder < 0 || there == meta.FileOf(l.folder) {
+		if there, _ := meta.FileAt(l.at.Folder); err != nil || there == meta.FileOf(l.folder) {
 			return err
 		}
 		unix.Close(l.file) // of a folder that was put in the place of this one meanwhile
