@@ -3,7 +3,7 @@
 # make test     build it and run every test and smoke
 # make peers    build it and compare it with flock(1) and others that are there
 # make hosts    build it and try it on several hosts with one archive root, as root, in some minutes
-# make bench    measure it beside flock(1) and bash, in some minutes (ROUNDS=300)
+# make bench    measure it beside flock(1) and bash, in some minutes (ROUNDS=300, PART=run)
 # make fuzz     fuzz every parser for FUZZTIME (30s each)
 # make torture  run the torture test for some minutes; ROUNDS=N for longer, SEED=N to repeat one
 # make lint     gofmt, go vet, staticcheck, shellcheck
@@ -94,8 +94,8 @@ check: lint dcelock
 .PHONY: bench
 bench: dcelock
 	$(need_jq)
-	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && trap 'exit 1' INT TERM && cd tests && \
-	TMPDIR=$$work BENCH='$(CURDIR)/dcelock' ROUNDS='$(ROUNDS)' go test -count=1 -timeout=1h -run '^TestBench$$'
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && trap 'exit 1' INT TERM && install dcelock "$$work" && cd tests && \
+	TMPDIR=$$work BENCH="$$work/dcelock" ROUNDS='$(ROUNDS)' PART='$(PART)' go test -count=1 -timeout=1h -run '^TestBench$$'
 
 .PHONY: install
 install: dcelock

@@ -10,6 +10,7 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -20,24 +21,56 @@ import (
 )
 
 type commandLine struct {
-	Config    *string
-	Wait      *lock.Wait `aliases:"timeout" short:"w" xor:"wait"`
-	Nonblock  bool       `aliases:"nb,nonblocking" short:"n" xor:"wait"`
-	Conflict  *uint8     `name:"conflict-exit-code" short:"E" xor:"conflict"`
-	Command   *string    `short:"c"`
-	Close     bool       `short:"o" xor:"close"`
-	InnerLock *string    `enum:"auto,skip,keep" xor:"inner-lock"`
-	Exclusive bool       `aliases:"e" short:"x"`
-	Status    bool       `xor:"wait,conflict,close,inner-lock"`
-	JSON      bool       `name:"json"`
-	Quiet     int        `type:"counter" short:"q"`
-	Verbose   bool       `short:"v"`
-	Help      bool       `short:"h"`
-	Version   bool       `short:"V"`
+	config, command            *string
+	wait                       *lock.Wait
+	nonblock, close, exclusive bool
+	conflict                   uint8
+	innerLock                  string
+	status, json               bool
+	quiet                      int
+	verbose, help, version     bool
 
-	Words []string `arg:"" optional:"" passthrough:"partial"`
-
+	words []string // the command's
 	flags []string // as they were typed
+}
+
+// grammar is what kong parses by. It is not left to kong to read it from struct tags: that
+// takes longer than the lock and the record, and links half as much code again.
+func (line *commandLine) grammar() *kong.Kong {
+	asTyped := kong.MapperFunc(func(context *kong.DecodeContext, target reflect.Value) error {
+		word, err := context.Scan.PopValue("text") // kong's own replaces what is not UTF-8
+		target.SetString(word.String())
+		return err
+	})
+	mappers := kong.NewRegistry().RegisterDefaults().RegisterKind(reflect.String, asTyped)
+	value := func(target any, kind, name string) *kong.Value {
+		field := reflect.ValueOf(target).Elem()
+		return &kong.Value{Name: name, Target: field, Mapper: mappers.ForNamedValue(kind, field), Tag: &kong.Tag{Type: kind}}
+	}
+	node := &kong.Node{Tag: &kong.Tag{}}
+	flag := func(target any, kind string, short rune, names ...string) {
+		v := value(target, kind, names[0])
+		v.Flag = &kong.Flag{Value: v, Short: short, Aliases: names[1:]}
+		node.Flags = append(node.Flags, v.Flag)
+	}
+	flag(&line.config, "", 0, "config")
+	flag(&line.wait, "", 'w', "wait", "timeout")
+	flag(&line.nonblock, "", 'n', "nonblock", "nb", "nonblocking")
+	flag(&line.conflict, "", 'E', "conflict-exit-code")
+	flag(&line.command, "", 'c', "command")
+	flag(&line.close, "", 'o', "close")
+	flag(&line.innerLock, "", 0, "inner-lock")
+	flag(&line.exclusive, "", 'x', "exclusive", "e")
+	flag(&line.status, "", 0, "status")
+	flag(&line.json, "", 0, "json")
+	flag(&line.quiet, "counter", 'q', "quiet")
+	flag(&line.verbose, "", 'v', "verbose")
+	flag(&line.help, "", 'h', "help")
+	flag(&line.version, "", 'V', "version")
+	words := value(&line.words, "", "words")
+	words.Passthrough, words.Tag.Sep = true, -1 // with its commas
+	node.Positional = []*kong.Value{words}
+	return &kong.Kong{Model: &kong.Application{Node: node}}
 }
 
 // The main thread receives the signals (lock.Signals).
@@ -45,7 +78,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	signals := lock.Attend()
-	var line commandLine
+	line := commandLine{conflict: 1, innerLock: "auto"}
 	var ended syscall.WaitStatus
 	err := line.parse(os.Args[1:])
 	if err == nil {
@@ -64,48 +97,47 @@ func main() {
 // more words than flags can take: its time grows with their square.
 func (line *commandLine) parse(args []string) error {
 	few := args[:min(len(args), 100)]
-	values := kong.KindMapper(reflect.String, kong.MapperFunc(asTyped))
-	if _, err := kong.Must(line, kong.Name("dcelock"), kong.NoDefaultHelp(), values).Parse(few); err != nil {
-		said := strings.Replace(err.Error(), "can't be used together", "do not go together", 1)
-		return wrong("%s", meta.BadFlag(said))
+	context, err := kong.Trace(line.grammar(), few)
+	if err = cmp.Or(err, context.Error); err != nil {
+		return wrong("%s", meta.BadFlag(err.Error()))
 	}
+	_, _ = context.Apply()
 	// kong leaves the -- to the command.
-	line.flags = few[:len(few)-len(line.Words)]
-	line.Words = args[len(line.flags):]
-	if len(line.Words) > 0 && line.Words[0] == "--" {
-		line.Words = line.Words[1:]
+	line.flags = few[:len(few)-len(line.words)]
+	line.words = args[len(line.flags):]
+	if len(line.words) > 0 && line.words[0] == "--" {
+		line.words = line.words[1:]
 	}
 	return line.check()
-}
-
-// asTyped is a word for kong, which by itself replaces what is not UTF-8.
-func asTyped(context *kong.DecodeContext, target reflect.Value) error {
-	word, err := context.Scan.PopValue("text")
-	target.SetString(word.String())
-	return err
 }
 
 // check refuses what cannot be meant, before anything is locked or looked for.
 func (line *commandLine) check() error {
 	switch {
-	case line.Help, line.Version:
-	case line.Config != nil && *line.Config == "":
+	case line.help, line.version:
+	case line.config != nil && *line.config == "":
 		// Most likely an unset variable, and the default config may name another lock.
 		return wrong("--config: the file's name is empty")
-	case line.Status && (len(line.Words) > 0 || line.Command != nil):
+	case line.wait != nil && line.nonblock:
+		return wrong("--wait and --nonblock do not go together")
+	case !slices.Contains([]string{"auto", "skip", "keep"}, line.innerLock):
+		return wrong("--inner-lock is auto, skip or keep")
+	case line.status && (len(line.words) > 0 || line.command != nil):
 		return wrong("--status runs no command: leave one of the two out")
-	case line.Status:
-	case line.JSON:
+	case line.status && (line.wait != nil || line.nonblock || line.close || line.conflict != 1 || line.innerLock != "auto"):
+		return wrong("--status takes no lock: the flags of a run do not go together with it")
+	case line.status:
+	case line.json:
 		return wrong("--json goes with --status")
-	case line.Command != nil && len(line.Words) > 0:
+	case line.command != nil && len(line.words) > 0:
 		return wrong("-c takes the whole command as one word: quote it, or leave -c out")
-	case line.Command != nil:
-		line.Words = []string{cmp.Or(os.Getenv("SHELL"), "/bin/sh"), "-c", *line.Command}
-	case len(line.Words) == 0:
+	case line.command != nil:
+		line.words = []string{cmp.Or(os.Getenv("SHELL"), "/bin/sh"), "-c", *line.command}
+	case len(line.words) == 0:
 		return wrong("no command given")
-	case looksLikeLock(line.Words):
+	case looksLikeLock(line.words):
 		return wrong("%s looks like a lock file or a descriptor's number, as flock(1) takes one: dcelock finds "+
-			"the lock by a config, or DCE_SCRAPE_LOCK_FILE names it; give it the command alone", line.Words[0])
+			"the lock by a config, or DCE_SCRAPE_LOCK_FILE names it; give it the command alone", line.words[0])
 	}
 	return nil
 }
@@ -124,32 +156,32 @@ func looksLikeLock(words []string) bool {
 // ended, as wait(2) has it.
 func (line *commandLine) run(signals *lock.Signals) (ended syscall.WaitStatus, err error) {
 	switch {
-	case line.Help:
+	case line.help:
 		_, err = io.WriteString(os.Stdout, meta.Usage())
 		return 0, err
-	case line.Version:
+	case line.version:
 		_, err = fmt.Println("dcelock", meta.Version())
 		return 0, err
 	}
-	log := meta.Log{Quiet: line.Quiet, Verbose: line.Verbose}
+	log := meta.Log{Quiet: line.quiet, Verbose: line.verbose}
 	var command lock.Command
-	if !line.Status {
-		if command, err = lock.LookUp(line.Words); err != nil {
+	if !line.status {
+		if command, err = lock.LookUp(line.words); err != nil {
 			return 0, err
 		}
 	}
 	// Set by an outer dcelock, the variable speaks to the runner inside it.
-	if os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" && !line.Status {
+	if os.Getenv("DCE_SKIP_SCRAPE_LOCK") == "1" && os.Getenv("DCE_SCRAPE_LOCK_HELD") == "" && !line.status {
 		log.Warn("running without any lock, because DCE_SKIP_SCRAPE_LOCK=1 is set")
 		return signals.Run(command)
 	}
-	wait := cmp.Or(line.Wait, new(lock.Wait))
-	if text := os.Getenv("DCE_SCRAPE_LOCK_WAIT"); text != "" && line.Wait == nil && !line.Nonblock && !line.Status {
+	wait := cmp.Or(line.wait, new(lock.Wait))
+	if text := os.Getenv("DCE_SCRAPE_LOCK_WAIT"); text != "" && line.wait == nil && !line.nonblock && !line.status {
 		if err := wait.UnmarshalText([]byte(text)); err != nil {
 			return 0, wrong("DCE_SCRAPE_LOCK_WAIT: %w", err)
 		}
 	}
-	at, err := lock.Find(*cmp.Or(line.Config, new("")), line.Words)
+	at, err := lock.Find(*cmp.Or(line.config, new("")), line.words)
 	if err != nil {
 		return 0, err
 	}
@@ -157,21 +189,21 @@ func (line *commandLine) run(signals *lock.Signals) (ended syscall.WaitStatus, e
 		log.Warn("%s", warning)
 	}
 	log.Detail("lock %s: %s", at.Lock, at.Reason)
-	if line.Status {
+	if line.status {
 		status, err := lock.Inspect(at)
-		if err == nil && line.Quiet == 0 {
-			err = status.Print(os.Stdout, line.JSON)
+		if err == nil && line.quiet == 0 {
+			err = status.Print(os.Stdout, line.json)
 		}
 		if status.State == meta.Held {
 			ended = 1 << 8 // an exit with status 1
 		}
 		return ended, err
 	}
-	held, err := lock.Take(at, line.Words, *wait, log, signals)
+	held, err := lock.Take(at, *wait, log, signals)
 	if err != nil {
 		return 0, err
 	}
-	return held.Run(command, line.Close, *cmp.Or(line.InnerLock, new("auto")), signals)
+	return held.Run(command, line.close, line.innerLock)
 }
 
 // wrong is the error of a command line that cannot be understood.
@@ -185,11 +217,11 @@ func (line *commandLine) report(err error) int {
 	log := meta.Log{}
 	if held, ok := errors.AsType[*lock.HeldError](err); ok {
 		for _, text := range held.Lines(meta.Again(line.flags, os.Args[1+len(line.flags):])) {
-			if line.Quiet < 2 {
+			if line.quiet < 2 {
 				log.Line(text)
 			}
 		}
-		return int(*cmp.Or(line.Conflict, new(uint8(1))))
+		return int(line.conflict)
 	}
 	failed, ok := errors.AsType[*lock.Error](err)
 	if !ok {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -14,8 +15,9 @@ import (
 
 // A Command is a program and its words, looked up and not yet started.
 type Command struct {
-	Words []string // as the caller gave them; Words[0] names the program
-	path  string   // the program's file
+	Words []string  // as the caller gave them; Words[0] names the program
+	path  string    // the program's file
+	files []uintptr // by their numbers, and what the caller left open beyond them
 }
 
 // LookUp finds the program of a command as execvp(3) does, so that a missing one is
@@ -32,7 +34,7 @@ func LookUp(words []string) (Command, error) {
 	for _, path := range paths {
 		err := executable(path)
 		if err == nil {
-			return Command{words, path}, nil
+			return Command{words, path, []uintptr{0, 1, 2}}, nil
 		}
 		if !errors.Is(refused, unix.EACCES) { // as execvp, go on, but remember that one was there
 			refused = err
@@ -62,12 +64,11 @@ func cannotRun(name string, err error) error {
 	return fail(CannotRun, "command %s cannot be executed: %w", name, err)
 }
 
-// start starts the command with these files, by their numbers, and what the caller
-// left open beyond them. Its errors are of kind CannotRun, NotFound and System.
-func (c Command) start(files []uintptr) (pid int, err error) {
+// start starts the command. Its errors are of kind CannotRun, NotFound and System.
+func (c Command) start() (pid int, err error) {
 	// Not os.StartProcess, which looks first, with a process of its own,
 	// whether the kernel has pidfds.
-	attr := &syscall.ProcAttr{Env: os.Environ(), Files: files}
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: c.files}
 	pid, err = syscall.ForkExec(c.path, c.Words, attr)
 	if errors.Is(err, unix.ENOEXEC) {
 		// A script without #!, which execvp(3) gives to the shell.
@@ -89,8 +90,8 @@ func (c Command) start(files []uintptr) (pid int, err error) {
 // Run runs command under the lock, passing signals on to it, and releases the lock when
 // it has ended. With close the command does not inherit the lock; inner is "skip",
 // "keep" or "auto", as --inner-lock has it. The results are those of Signals.Run.
-func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) (syscall.WaitStatus, error) {
-	defer l.Release()
+func (l *Lock) Run(command Command, close bool, inner string) (syscall.WaitStatus, error) {
+	l.signals.Prepare()
 	_ = os.Setenv(heldVariable, l.at.Lock)
 	switch {
 	case inner == "keep":
@@ -99,10 +100,12 @@ func (l *Lock) Run(command Command, close bool, inner string, signals *Signals) 
 	default: // an outer dcelock may have set it for another lock
 		_ = os.Unsetenv(skipVariable)
 	}
-	if close || l.nested {
-		return signals.Run(command)
+	if !close && !l.nested {
+		command.files = handedOn(l.folder, l.file)
 	}
-	return signals.Run(command, l.folder, l.file)
+	defer l.Release()
+	l.writeRecord(command.Words)
+	return l.signals.Run(command)
 }
 
 // handedOn are the command's files, by their numbers: the caller's as they are, and the lock's, -1
@@ -114,12 +117,11 @@ func handedOn(locks ...int) []uintptr {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < uint64(lowest+10) { // a fork needs some, too
 		lowest = 10
 	}
-	files := []uintptr{0, 1, 2}
+	files, callers := []uintptr{0, 1, 2}, inheritable()
 	for len(locks) > 0 {
 		fd := len(files)
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		switch {
-		case err == nil && flags&unix.FD_CLOEXEC == 0:
+		case slices.Contains(callers, fd):
 		case fd >= lowest:
 			fd, locks = locks[0], locks[1:]
 		default:
@@ -128,4 +130,17 @@ func handedOn(locks ...int) []uintptr {
 		files = append(files, uintptr(fd))
 	}
 	return files
+}
+
+// inheritable are the descriptors that this process has inherited, and its command inherits
+// in turn: what it opened itself is closed on exec. Without /proc, as far as they mostly go.
+func inheritable() []int {
+	fds, err := meta.Numbers("/proc/self/fd")
+	for fd := 0; err != nil && fd < 1024; fd++ {
+		fds = append(fds, fd)
+	}
+	return slices.DeleteFunc(fds, func(fd int) bool {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		return err != nil || flags&unix.FD_CLOEXEC != 0
+	})
 }

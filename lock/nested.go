@@ -52,19 +52,18 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) (part
 	folder, _ := meta.FileAt(at.Folder)
 	file, _ := meta.FileAt(at.Lock)
 	// Where /proc does not show a lock: it is not there, or a file server has the lock.
-	unseen := meta.Self().StartTicks == 0 || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
-	const most = 1024 // descriptors that are looked at
-	for fd := range most {
-		// What this process opened itself is closed on exec.
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	unseen := func() bool {
+		return meta.Self().StartTicks == 0 || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
+	}
+	for _, fd := range inheritable() {
 		has := meta.FileOf(fd)
-		if err != nil || flags&unix.FD_CLOEXEC != 0 || has != asked && (asked != folder || has != file) {
+		if has != asked && (asked != folder || has != file) {
 			continue
 		}
 		taker, shared, shown := meta.TakerOf(fd)
 		// The kernel is asked where nothing else tells: for a description that has
 		// the lock already, taking it again changes nothing.
-		if shared || !shown && (!unseen || has != asked || unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil) {
+		if shared || !shown && (!unseen() || has != asked || unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil) {
 			continue
 		}
 		goesOn := record.PID != 0 // a dcelock takes its record away at its end

@@ -5,6 +5,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -31,11 +32,12 @@ type Signals struct {
 	callers  unix.Sigset_t // the mask that this process was started with
 	handler  sigaction     // Go's, the same for every signal
 	kept     atomic.Bool
+	begun    sync.Once
 	ready    chan struct{} // closed when os/signal misses none any more
 }
 
-// Attend gives signals their usual effect, and sets up what Keep needs beside what else is done.
-// It must be called on the main thread, which runs nothing else than the goroutine that calls it.
+// Attend gives signals their usual effect. It must be called on the main thread, which
+// runs nothing else than the goroutine that calls it.
 func Attend() *Signals {
 	s := &Signals{handler: act(unix.SIGURG, nil), ready: make(chan struct{})}
 	s.received = slices.DeleteFunc([]os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,
@@ -53,9 +55,12 @@ func Attend() *Signals {
 			act(sig, &sigaction{})
 		}
 	}
-	go s.forward()
 	return s
 }
+
+// Prepare begins what Keep waits for, beside what else is done: os/signal takes half a
+// millisecond for it and two threads, which a run that is refused does not need.
+func (s *Signals) Prepare() { s.begun.Do(func() { go s.forward() }) }
 
 // forward sends on to the main thread what the kernel gave to another one.
 func (s *Signals) forward() {
@@ -75,6 +80,7 @@ func (s *Signals) forward() {
 // Keep makes signals wait for the command instead of ending this process. It
 // must be called on the main thread.
 func (s *Signals) Keep() {
+	s.Prepare()
 	<-s.ready
 	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &s.set, nil)
 	s.kept.Store(true)
@@ -83,10 +89,9 @@ func (s *Signals) Keep() {
 	}
 }
 
-// Run runs a command, which inherits the descriptors of these locks, passes signals on to it,
-// and returns how it ended; or an error of kind CannotRun, NotFound or System. A signal from
+// Run runs a command, passes signals on to it, and returns how it ended; or an error of kind CannotRun, NotFound or System. A signal from
 // before ends it before it begins; one from meanwhile is passed on, whoever has sent it.
-func (s *Signals) Run(command Command, locks ...int) (status syscall.WaitStatus, err error) {
+func (s *Signals) Run(command Command) (status syscall.WaitStatus, err error) {
 	s.Keep()
 	atOnce := &unix.Timespec{}
 	if sig, _ := s.next(atOnce); sig != 0 && sig != unix.SIGCHLD {
@@ -95,7 +100,7 @@ func (s *Signals) Run(command Command, locks ...int) (status syscall.WaitStatus,
 	// The command inherits the mask. What arrives meanwhile goes around by
 	// forward until it is blocked again.
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &s.callers, nil)
-	pid, err := command.start(handedOn(locks...))
+	pid, err := command.start()
 	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &s.set, nil)
 	if err != nil {
 		return 0, err

@@ -21,17 +21,16 @@ type Lock struct {
 	record       meta.Record // as written
 }
 
-// Take takes the lock at a location, waiting for it no longer than wait, and writes the
-// record of a run of command beside it. A run that is part of the one that holds the lock
-// goes under it, with nothing to release.
+// Take takes the lock at a location, waiting for it no longer than wait. A run that is part
+// of the one that holds the lock goes under it, with nothing to record or to release.
 //
 // A *HeldError says who has the lock. The other errors are of kind Missing, CannotOpen and
 // System; after any error the process must end, as a wait that was given up may be granted.
-func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signals) (*Lock, error) {
+func Take(at Location, wait Wait, log meta.Log, signals *Signals) (*Lock, error) {
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
 	}
-	w := waiter{at: at.Place, limit: time.Duration(wait), begin: time.Now(), log: log}
+	w := waiter{at: at.Place, limit: time.Duration(wait), begin: time.Now(), log: log, signals: signals}
 	l := &Lock{waiter: w, folder: -1, file: -1}
 	err := l.lockBoth()
 	if err == nil {
@@ -43,17 +42,14 @@ func Take(at Location, command []string, wait Wait, log meta.Log, signals *Signa
 	if err != nil && !l.nested {
 		return nil, err
 	}
-	signals.Keep()
 	switch {
 	case l.nested:
 		log.Detail("an outer run holds the lock; running under it")
-		return l, nil
 	case l.told != 0:
 		log.Note("took the lock after waiting for %s", meta.Duration(waited))
 	default:
 		log.Detail("took the lock in %v", waited.Round(time.Microsecond))
 	}
-	l.writeRecord(command)
 	return l, nil
 }
 
@@ -97,9 +93,10 @@ func (l *Lock) reclaim() error {
 		}
 		time.Sleep(pause)
 	}
-	switch state := record.State(); {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENAMETOOLONG):
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENAMETOOLONG) {
 		return nil
+	}
+	switch state := record.State(); {
 	case err != nil:
 		l.log.Note("warning: replacing a record that cannot be used: %v", err)
 	case record.Viewed(fs):
@@ -114,13 +111,18 @@ func (l *Lock) reclaim() error {
 	return nil
 }
 
-// writeRecord writes the record, or says why others will not see who holds the
-// lock; and it says so where the lock holds on this host alone.
+// writeRecord writes the record, once no signal can end this process and leave it there,
+// or says why others will not see who holds the lock; and it says so where the lock holds
+// on this host alone.
 func (l *Lock) writeRecord(command []string) {
+	if l.nested {
+		return
+	}
 	fs := meta.TypeAt(l.file, l.at.Lock)
 	folder, _ := os.Getwd()
 	l.record = meta.Record{Process: meta.Self(), Started: time.Now().UTC(), Command: meta.Summary(command),
 		User: meta.UserName(os.Geteuid()), Folder: meta.Redact(folder), LockID: meta.FileOf(l.file).ID(), FS: fs}
+	l.signals.Keep()
 	if err := meta.Write(l.at.Record(), l.record); err != nil {
 		l.log.Note("warning: the record of this run cannot be written, so that others cannot see who holds the lock: %v", err)
 	}

@@ -42,12 +42,13 @@ const grace = 100 * time.Millisecond
 
 // A waiter waits for a lock until a time limit.
 type waiter struct {
-	at    meta.Place
-	limit time.Duration
-	begin time.Time
-	log   meta.Log
-	asked meta.File // what the kernel was asked for: it may be at its path no more
-	told  int       // pid of the holder that was last spoken of; 0 before the first message, -1 for none that is known
+	at      meta.Place
+	limit   time.Duration
+	begin   time.Time
+	log     meta.Log
+	signals *Signals
+	asked   meta.File // what the kernel was asked for: it may be at its path no more
+	told    int       // pid of the holder that was last spoken of; 0 before the first message, -1 for none that is known
 }
 
 func (w *waiter) look() *meta.View { return meta.Look(w.at, false, w.asked) }
@@ -88,13 +89,15 @@ func (w *waiter) queue(fd int, path string) error {
 	if err := w.related(fd, record); err != nil {
 		return err
 	}
+	if w.left() > 0 {
+		w.signals.Prepare() // so that the command begins at once when the lock is free
+	}
 	done := make(chan error, 1)
 	go func() { done <- lockOpen(fd, path, 0) }()
 	pause := grace
 	if record.Proven() && holds(record.PID, w.at) {
 		pause = 0 // its own process holds the lock: it is no momentary holder
 	}
-	var held error
 	for {
 		select {
 		case err := <-done:
@@ -104,10 +107,12 @@ func (w *waiter) queue(fd int, path string) error {
 		switch {
 		case w.left() > 0:
 			pause = min(w.tell(), w.left())
-		case held == nil: // it may be given while this process looks for who has it
-			held = &HeldError{View: w.look(), Waited: min(w.limit, time.Since(w.begin))}
-			pause = time.Millisecond
 		default:
+			held := &HeldError{View: w.look(), Waited: min(w.limit, time.Since(w.begin))}
+			// It may have become free while this process looked for who has it.
+			if lockOpen(fd, path, unix.LOCK_NB) == nil {
+				return nil
+			}
 			return held
 		}
 	}

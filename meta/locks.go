@@ -86,25 +86,32 @@ type descriptor struct {
 
 // descriptors are those of a process. The error is fs.ErrPermission where this
 // process may not look.
-func descriptors(pid int) (all []descriptor, err error) {
+func descriptors(pid int) ([]descriptor, error) {
 	folder := fmt.Sprintf("/proc/%d/", pid)
-	list, err := os.ReadDir(folder + "fd")
-	var paths []string
-	for _, fd := range list {
-		paths = append(paths, folder+"fd/"+fd.Name())
-	}
-	if len(list) == 0 && err == nil {
+	all, many, err := descriptorsIn(folder + "fd/")
+	var task unix.Stat_t // has two links, and one for each thread
+	if many == 0 && unix.Stat(folder+"task", &task) == nil && task.Nlink > 3 {
 		// A main thread that has ended shows none, though the other threads have them.
-		paths, _ = filepath.Glob(folder + "task/*/fd/*")
-	}
-	for _, path := range paths {
-		var info unix.Statx_t
-		// No file server is asked, which may be gone for good.
-		if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info) == nil {
-			all = append(all, descriptor{path, File{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Ino}})
+		threads, _ := filepath.Glob(folder + "task/*/fd")
+		for _, thread := range threads {
+			its, _, _ := descriptorsIn(thread + "/")
+			all = append(all, its...)
 		}
 	}
 	return all, err
+}
+
+func descriptorsIn(folder string) (all []descriptor, many int, err error) {
+	many, err = entries(folder, func(dir int, name string) (more bool) {
+		var info unix.Statx_t
+		// No file server is asked, which may be gone for good.
+		err := unix.Statx(dir, name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info)
+		if err == nil {
+			all = append(all, descriptor{folder + name, File{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Ino}})
+		}
+		return err != unix.EACCES // which is said of them all
+	})
+	return all, many, err
 }
 
 // lock is the flock(2) lock of its open file description (proc_pid_fdinfo(5)),
@@ -121,16 +128,46 @@ func (d descriptor) lock() (l kernelLock, ok bool) {
 
 // processes are the pids of all but this one.
 func processes() (pids []int) {
-	list, _ := os.ReadDir("/proc")
-	if readStat(os.Getpid()) == (stat{}) {
-		list = nil // its numbers are not those of this PID namespace
+	if !procIsOurs() {
+		return nil
 	}
-	for _, entry := range list {
-		if pid, err := strconv.Atoi(entry.Name()); err == nil && pid != os.Getpid() {
-			pids = append(pids, pid)
+	pids, _ = Numbers("/proc")
+	return slices.DeleteFunc(pids, func(pid int) bool { return pid == os.Getpid() })
+}
+
+// Numbers are those that a folder of /proc has as names, of processes or descriptors.
+func Numbers(folder string) (numbers []int, err error) {
+	_, err = entries(folder, func(_ int, name string) (more bool) {
+		if number, err := strconv.Atoi(name); err == nil {
+			numbers = append(numbers, number)
+		}
+		return true
+	})
+	return numbers, err
+}
+
+// entries counts the names in a folder, and calls each for them while that wants more; dir
+// is the open folder. There may be thousands: os.ReadDir would make twice as many system calls.
+func entries(folder string, each func(dir int, name string) (more bool)) (many int, err error) {
+	dir, err := unix.Open(folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(dir)
+	buffer := make([]byte, 4<<10)
+	for {
+		n, err := unix.ReadDirent(dir, buffer)
+		if n <= 0 {
+			return many, err
+		}
+		_, count, names := unix.ParseDirent(buffer[:n], -1, nil)
+		many += count
+		for _, name := range names {
+			if !each(dir, name) {
+				return many, nil
+			}
 		}
 	}
-	return pids
 }
 
 // files are the folder and the file, zero ones where they are missing.

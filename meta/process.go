@@ -96,10 +96,15 @@ type stat struct {
 	start   uint64 // clock ticks since boot
 }
 
+// procIsOurs tells whether /proc/N is the process that kill(N) reaches: it is not
+// under `unshare --pid` without a /proc of its own.
+var procIsOurs = sync.OnceValue(func() bool {
+	link, _ := os.Readlink("/proc/self")
+	return link == strconv.Itoa(os.Getpid())
+})
+
 func readStat(pid int) stat {
-	// Under `unshare --pid` without a /proc of its own, /proc/N is not the process
-	// that kill(N) reaches.
-	if link, _ := os.Readlink("/proc/self"); link != strconv.Itoa(os.Getpid()) {
+	if !procIsOurs() {
 		return stat{}
 	}
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
