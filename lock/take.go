@@ -151,6 +151,9 @@ func (l *Lock) Release() {
 	if fd, err := openAgain(cmp.Or(l.at.Folder, l.at.Lock), unix.O_RDONLY, 0); err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
 		return
 	}
+	if meta.TakenByAnother(l.at) {
+		return
+	}
 	if left := meta.Look(l.at, false).LeftBy(os.Getpid()); left != "" {
 		l.log.Note("warning: the command left processes running that go on holding the lock until they end: %s", left)
 	}

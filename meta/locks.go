@@ -207,6 +207,13 @@ func Holds(pid int, at Place) (holds, took bool) {
 	return holds, took
 }
 
+// TakenByAnother tells whether the kernel lists that another process than this one has
+// taken the lock since, so that nobody has what this one had.
+func TakenByAnother(at Place) bool {
+	locks, _ := at.listed()
+	return slices.ContainsFunc(locks, func(l kernelLock) bool { return !l.waits && l.pid != os.Getpid() })
+}
+
 // TakerOf tells which process took the flock(2) lock of a descriptor of this process,
 // 0 for one of another PID namespace, and whether it is a shared one; false where the
 // kernel shows no lock.
