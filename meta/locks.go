@@ -86,32 +86,25 @@ type descriptor struct {
 
 // descriptors are those of a process. The error is fs.ErrPermission where this
 // process may not look.
-func descriptors(pid int) ([]descriptor, error) {
+func descriptors(pid int) (all []descriptor, err error) {
 	folder := fmt.Sprintf("/proc/%d/", pid)
-	all, many, err := descriptorsIn(folder + "fd/")
+	fds, err := entries(folder + "fd")
 	var task unix.Stat_t // has two links, and one for each thread
-	if many == 0 && unix.Stat(folder+"task", &task) == nil && task.Nlink > 3 {
+	if len(fds) == 0 && unix.Stat(folder+"task", &task) == nil && task.Nlink > 3 {
 		// A main thread that has ended shows none, though the other threads have them.
-		threads, _ := filepath.Glob(folder + "task/*/fd")
-		for _, thread := range threads {
-			its, _, _ := descriptorsIn(thread + "/")
-			all = append(all, its...)
+		fds, _ = filepath.Glob(folder + "task/*/fd/*")
+	}
+	for _, fd := range fds {
+		var info unix.Statx_t
+		// No file server is asked, which may be gone for good.
+		switch unix.Statx(unix.AT_FDCWD, fd, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info) {
+		case nil:
+			all = append(all, descriptor{fd, File{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Ino}})
+		case unix.EACCES:
+			return all, err // as to all of them
 		}
 	}
 	return all, err
-}
-
-func descriptorsIn(folder string) (all []descriptor, many int, err error) {
-	many, err = entries(folder, func(dir int, name string) (more bool) {
-		var info unix.Statx_t
-		// No file server is asked, which may be gone for good.
-		err := unix.Statx(dir, name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &info)
-		if err == nil {
-			all = append(all, descriptor{folder + name, File{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Ino}})
-		}
-		return err != unix.EACCES // which is said of them all
-	})
-	return all, many, err
 }
 
 // lock is the flock(2) lock of its open file description (proc_pid_fdinfo(5)),
@@ -137,35 +130,32 @@ func processes() (pids []int) {
 
 // Numbers are those that a folder of /proc has as names, of processes or descriptors.
 func Numbers(folder string) (numbers []int, err error) {
-	_, err = entries(folder, func(_ int, name string) (more bool) {
-		if number, err := strconv.Atoi(name); err == nil {
+	paths, err := entries(folder)
+	for _, path := range paths {
+		if number, err := strconv.Atoi(filepath.Base(path)); err == nil {
 			numbers = append(numbers, number)
 		}
-		return true
-	})
+	}
 	return numbers, err
 }
 
-// entries counts the names in a folder, and calls each for them while that wants more; dir
-// is the open folder. There may be thousands: os.ReadDir would make twice as many system calls.
-func entries(folder string, each func(dir int, name string) (more bool)) (many int, err error) {
-	dir, err := unix.Open(folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// entries are the paths of what is in a folder. There may be thousands of such
+// folders, for each of which os.ReadDir makes twice as many system calls.
+func entries(folder string) (paths []string, err error) {
+	fd, err := unix.Open(folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer unix.Close(dir)
+	defer unix.Close(fd)
 	buffer := make([]byte, 4<<10)
 	for {
-		n, err := unix.ReadDirent(dir, buffer)
+		n, err := unix.ReadDirent(fd, buffer)
 		if n <= 0 {
-			return many, err
+			return paths, err
 		}
-		_, count, names := unix.ParseDirent(buffer[:n], -1, nil)
-		many += count
+		_, _, names := unix.ParseDirent(buffer[:n], -1, nil)
 		for _, name := range names {
-			if !each(dir, name) {
-				return many, nil
-			}
+			paths = append(paths, folder+"/"+name)
 		}
 	}
 }
