@@ -45,7 +45,7 @@ demo: dcelock
 
 .PHONY: test
 test: dcelock
-	go test -count=1 ./...
+	go test -count=1 -timeout 1h ./...
 	tests/run-all-smokes.sh
 
 .PHONY: peers
@@ -85,9 +85,9 @@ lint:
 check: lint dcelock
 	$(need_cc)
 	$(need_jq)
-	CGO_ENABLED=1 go test -count=1 -race ./lock ./meta
-	CGO_ENABLED=1 go test -count=1 -race -short -run 'Signal|Wait|Interrupt|Killed|Status' ./tests
-	go test -count=1 ./tests
+	CGO_ENABLED=1 go test -count=1 -timeout 1h -race ./lock ./meta
+	CGO_ENABLED=1 go test -count=1 -timeout 1h -race -short -run 'Signal|Wait|Interrupt|Killed|Status' ./tests
+	go test -count=1 -timeout 1h ./tests
 	tests/run-all-smokes.sh
 	tests/peers.sh --check
 

@@ -16,9 +16,7 @@ func TestRefusalNamesTheHolder(t *testing.T) {
 	holder := s.hold()
 	second := s.dcelock("--", "touch", "ran")
 	second.dir = s.b
-	begin := time.Now()
 	r := second.run(t)
-	took := time.Since(begin)
 	r.wants(t, 1,
 		fmt.Sprintf("dcelock: Another scrape is already running (lock: %s)\n", s.lock),
 		fmt.Sprintf("Holder pid %d (running, started %s): %s\n", holder.cmd.Process.Pid, s.key("started"), s.key("cmd")),
@@ -30,9 +28,6 @@ func TestRefusalNamesTheHolder(t *testing.T) {
 	}
 	if r.stdout != "" || exists(s.b+"/ran") {
 		t.Error("the command ran")
-	}
-	if took > time.Second {
-		t.Errorf("the refusal took %v", took)
 	}
 	// And the holder has noticed nothing.
 	holder.end()

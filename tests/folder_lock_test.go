@@ -392,25 +392,21 @@ func TestProbesRefuseNobody(t *testing.T) {
 // to hold the lock, it is told at once.
 func TestRunQueuesBeforeItIsRefused(t *testing.T) {
 	s := newArchive(t)
-	fastest := func() time.Duration {
-		least := time.Hour
-		for range 5 {
-			begin := time.Now()
-			s.refused(s.dcelock("--"))
-			least = min(least, time.Since(begin))
-		}
-		return least
+	atOnce := func() bool {
+		begin := time.Now()
+		s.refused(s.dcelock("--"))
+		return time.Since(begin) < 100*time.Millisecond
 	}
 	holder := call{argv: []string{"flock", s.lock, "bash", "-c", "echo ready; read -r _"}}.start(t)
 	holder.sees("ready")
-	if took := fastest(); took < 100*time.Millisecond {
-		t.Errorf("refused after %v", took)
+	if slices.Contains([]bool{atOnce(), atOnce(), atOnce()}, true) {
+		t.Error("refused at once")
 	}
 	holder.end()
 	holder.wait()
 	s.hold()
-	if took := fastest(); took > 100*time.Millisecond {
-		t.Errorf("beside a recorded holder, refused after %v", took)
+	if !eventually(atOnce) { // a busy machine takes longer now and then
+		t.Error("beside a recorded holder, never refused at once")
 	}
 }
 

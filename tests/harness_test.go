@@ -20,7 +20,7 @@ import (
 var binary string
 
 // patience is how long a test waits for an event before it fails.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func TestMain(m *testing.M) {
 	if run := helpers[os.Getenv("DCELOCK_TEST_HELPER")]; run != nil {
