@@ -23,6 +23,9 @@ func Inspect(at Location) (meta.Status, error) {
 		cannot = cannotOpen(at.Lock, unix.Faccessat(unix.AT_FDCWD, folderOf(at.Lock), unix.W_OK|unix.X_OK, unix.AT_EACCESS))
 	}
 	s := meta.Status{View: meta.Look(at.Place, true, meta.FileOf(fd)), Config: at.Config, State: meta.Free}
+	for tries := 0; tries < 3 && !s.Complete && len(s.Holders) == 0; tries++ { // who held it a moment ago may have ended
+		s.View = meta.Look(at.Place, true, meta.FileOf(fd))
+	}
 	_, s.Exists = meta.FileAt(at.Lock)
 	// Other hosts' locks on a folder that this one exports are fcntl(2) ones, which
 	// can be seen without taking any.

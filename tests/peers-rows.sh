@@ -156,7 +156,7 @@ replaced() {
 }
 row 'kept out by a plain flock(1)' yes beside_flock
 beside_flock() { begin first flock "$lock" || fail "no flock"; no_if try now; }
-row 'kept out by an fcntl(2) lock' 'no|not tried' beside_fcntl
+row 'kept out by an fcntl(2) lock' 'yes|not tried' beside_fcntl
 beside_fcntl() {
   local other form=fcntl
   other=$(type -P with-lock-ex || type -P lckdo) || { echo 'not tried'; return; }
@@ -264,8 +264,8 @@ no_interpreter() {
   "${w[@]}" "$work/plain" || true
   yes_if test -e "$work/plain.ran"
 }
-row 'gives a string to the shell (-c)' no string
-string() { words now "$lock"; "${w[@]}" -c "touch $work/ran" || true; yes_if test -e "$work/ran"; }
+row 'gives a string to the shell (-c)' yes string
+string() { words now "$lock"; [[ ${w[-1]} == -- ]] && unset 'w[-1]'; "${w[@]}" -c "touch $work/ran" || true; yes_if test -e "$work/ran"; }
 row 'the command has descriptors 3 to 9 as the caller has them' yes descriptors
 descriptors() {
   words now "$lock"
