@@ -3,6 +3,7 @@ package tests
 import (
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,7 +31,8 @@ func scraper(t *testing.T) *archive {
 	os.MkdirAll(s.a+"/scripts", 0o755)
 	stub := "#!/bin/sh\nflock -n " + s.lock + " true && state=free || state=held\n" +
 		"echo \"${0##*/} $* $state skip=$DCE_SKIP_SCRAPE_LOCK\" >>" + s.a + "/ran\n[ -z \"$FAIL\" ]\n"
-	for _, name := range []string{"scripts/run-discord-scrape-host.sh", "salvage.sh", "audit.sh", "start-exporter-service.sh"} {
+	os.MkdirAll(s.a+"/tests", 0o755)
+	for _, name := range []string{"scripts/run-discord-scrape-host.sh", "salvage.sh", "audit.sh", "start-exporter-service.sh", "tests/run-all-smokes.sh"} {
 		write(t, s.a+"/"+name, stub)
 		os.Chmod(s.a+"/"+name, 0o755)
 	}
@@ -85,6 +87,29 @@ func runRecipe(t *testing.T, s *archive, recipe string) {
 	waits(t, p)
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	p.wait()
+}
+
+// What the README's sentences tell to type does what they say.
+func TestCommandsInSentences(t *testing.T) {
+	var typed []string
+	for _, code := range regexp.MustCompile("`(dcelock [^`]*)`").FindAllStringSubmatch(slurp(t, "../README.md"), -1) {
+		if strings.Contains(code[1], " -- ") || strings.Contains(code[1], "--status") {
+			typed = append(typed, code[1])
+		}
+	}
+	if len(typed) < 3 {
+		t.Fatalf("%q", typed)
+	}
+	s := scraper(t)
+	for _, command := range typed {
+		c := call{argv: []string{"bash", "-c", command}, dir: s.a, env: []string{"PATH=" + strings.TrimSuffix(binary, "/dcelock") + ":" + os.Getenv("PATH")}}
+		if r := c.run(t); r.status != 0 || r.stderr != "" {
+			t.Errorf("%s: %+v", command, r)
+		}
+	}
+	if ran := slurp(t, s.a+"/ran"); !strings.Contains(ran, "run-all-smokes.sh  held skip=\n") {
+		t.Errorf("%q", ran)
+	}
 }
 
 // The first steps, in an empty folder: the second run is refused, and the status
