@@ -101,6 +101,7 @@ func FuzzParse(f *testing.F) {
 		"", "\x00\x00", "pid=4\r\ncmd=x\r\n", "pid=0\n", "pid=-1\n", "pid=1", "pid=1099511627776", strings.Repeat("pid=7\n", 1000),
 		"pid=4\ncmd=\x1b[2J\x9b31m\xff\u202e\n", "pid=4\nstarted=9999-12-31T23:59:59Z\nhost=\x07\nuser=\x1b]0;x\x07\ncwd=\n", "pid=4\nstart_ticks=-1\npid_ns=99999999999999999999\n",
 		"pid=4\ncmd=run --token S3CRET " + aToken + "\n", "pid=1\nstarted=0000-01-01T0:00:00Z\nboot_id=\xa2",
+		"pid=1\ncmd=B%000000000000000000000000.000000.00000000000000000000000000000000000000",
 	} {
 		f.Add([]byte(seed))
 	}

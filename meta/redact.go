@@ -33,8 +33,9 @@ const (
 	// The rest of a command, to some word; in a word, what looks like its end is none.
 	command = `(?:[^;&|\n]|[;&|][^\s;&|]|[;&|\n][^\f]*\f)*?[\s,]`
 
-	// Discord's, for bots and users: base64url of an id, of a time, and a signature; or mfa.….
-	discordToken = `[\w-]{23,28}\.[\w-]{6,7}\.[\w-]{27}|mfa\.[\w-]{20}`
+	// Discord's, for bots and users: base64url of an id, of which unquote may have taken the first
+	// two of 23 characters for an escape, of a time, and a signature; or mfa.….
+	discordToken = `[\w-]{21,28}\.[\w-]{6,7}\.[\w-]{27}|mfa\.[\w-]{20}`
 	otherTokens  = `(?:gh[pousr]|github_pat)_\w{16}|\b(?:akia|asia)[a-z0-9]{16}\b|\b(?:xox[a-z]|xapp)-[\w-]{8}`
 )
 
@@ -116,7 +117,7 @@ func hide(text string) string {
 func harmless(plain string) bool {
 	const hints = "token pass secret auth cookie credential bearer key curl discordchatexporter :// webhooks mfa. gh akia asia xox xapp"
 	hasHint := func(hint string) bool { return strings.Contains(plain, hint) }
-	mayBeToken := func(word string) bool { return len(word) >= 58 && strings.Count(word, ".") >= 2 } // Discord's
+	mayBeToken := func(word string) bool { return len(word) >= 56 && strings.Count(word, ".") >= 2 } // Discord's
 	return !slices.ContainsFunc(strings.Fields(hints), hasHint) && !slices.ContainsFunc(strings.Fields(plain), mayBeToken)
 }
 
