@@ -11,7 +11,7 @@ import (
 )
 
 // A run from the other checkout is refused, and told who is in the way.
-func TestRefusalNamesTheHolder(t *testing.T) {
+func TestTwoCheckoutsExcludeEachOther(t *testing.T) {
 	s := newArchive(t)
 	holder := s.hold()
 	second := s.dcelock("--", "touch", "ran")

@@ -134,7 +134,7 @@ func TestForeignRecordIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestRecordOfOddCommands(t *testing.T) {
+func TestRecordShowsTheCommandWithoutItsSecrets(t *testing.T) {
 	s := newArchive(t)
 	show := "cat \"$DCE_SCRAPE_LOCK_HELD.meta\""
 	token := "MTIzNDU2Nzg5MDEyMzQ1Njc4.GabcDE.abcdefghijklmnopqrstuvwxyz0123456789AB"

@@ -58,7 +58,7 @@ func TestWaitRunsOut(t *testing.T) {
 	if took := time.Since(begin); took < 2500*time.Millisecond {
 		t.Errorf("waited %v", took)
 	}
-	r.wants(t, 75, "2.5s", "dcelock: Another scrape is already running (lock: "+s.lock+")\n", wasKilled(first.cmd.Process.Pid), "gave up after waiting for ")
+	r.wants(t, 75, "at most 2.5s", "dcelock: Another scrape is already running (lock: "+s.lock+")\n", wasKilled(first.cmd.Process.Pid), "gave up after waiting for 2.5s\n")
 	if exists(s.a + "/ran") {
 		t.Error("the command ran")
 	}
