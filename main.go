@@ -1,5 +1,4 @@
-// Dcelock runs a command under the lock of a scrape archive, in the manner of
-// flock(1), and says who holds the lock when it is taken.
+// Dcelock runs a command under a scrape archive's lock, as flock(1) would, or says who has it.
 package main
 
 import (
@@ -211,8 +210,7 @@ func wrong(format string, args ...any) error {
 	return &lock.Error{Kind: lock.BadUsage, Err: fmt.Errorf(format+" (see dcelock --help)", args...)}
 }
 
-// report prints an error, and is the one place that turns errors into exit
-// statuses.
+// report prints an error, and is the one place that turns errors into exit statuses.
 func (line *commandLine) report(err error) int {
 	log := meta.Log{}
 	if held, ok := errors.AsType[*lock.HeldError](err); ok {

@@ -66,8 +66,7 @@ func cannotRun(name string, err error) error {
 
 // start starts the command. Its errors are of kind CannotRun, NotFound and System.
 func (c Command) start() (pid int, err error) {
-	// Not os.StartProcess, which looks first, with a process of its own,
-	// whether the kernel has pidfds.
+	// Not os.StartProcess, which first tries by a process of its own whether there are pidfds.
 	attr := &syscall.ProcAttr{Env: os.Environ(), Files: c.files}
 	pid, err = syscall.ForkExec(c.path, c.Words, attr)
 	if errors.Is(err, unix.ENOEXEC) {
@@ -87,9 +86,8 @@ func (c Command) start() (pid int, err error) {
 	return 0, cannotRun(c.Words[0], err)
 }
 
-// Run runs command under the lock, passing signals on to it, and releases the lock when
-// it has ended. With close the command does not inherit the lock; inner is "skip",
-// "keep" or "auto", as --inner-lock has it. The results are those of Signals.Run.
+// Run runs command under the lock, as Signals.Run does, and releases the lock at its end. With
+// close the command does not inherit the lock; inner is "skip", "keep" or "auto" (--inner-lock).
 func (l *Lock) Run(command Command, close bool, inner string) (syscall.WaitStatus, error) {
 	l.signals.Prepare()
 	_ = os.Setenv(heldVariable, l.at.Lock)

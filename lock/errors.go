@@ -9,8 +9,7 @@ import (
 	"dcelock/meta"
 )
 
-// A Kind is what sort of thing went wrong: the exit status that tells of it
-// (contract, "Signals and exit status"; those below 100 are of sysexits.h).
+// A Kind is a sort of failure, by its exit status (contract; those below 100 are of sysexits.h).
 type Kind int
 
 // The kinds of Error.
@@ -24,8 +23,7 @@ const (
 	NotFound   Kind = 127 // the command was not found
 )
 
-// An Error is any failure but a held lock. Its text names the file, what is
-// wrong with it, and what to do where that is not plain.
+// An Error is any failure but a held lock: of which file, what is wrong, and what to do about it.
 type Error struct {
 	Kind Kind
 	Err  error
@@ -48,8 +46,7 @@ type HeldError struct {
 
 func (e *HeldError) Error() string { return "Another scrape is already running (lock: " + e.Lock + ")" }
 
-// Lines are what is to be said of a held lock: the reason, who holds it, and
-// what to do. again is as meta.View.Refusal has it.
+// Lines tell the reason, who holds the lock, and what to do; again is as meta.View.Refusal has it.
 func (e *HeldError) Lines(again string) (lines []string) {
 	lines = append(lines, e.Error())
 	if e.Otherwise != "" {

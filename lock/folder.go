@@ -62,8 +62,7 @@ func (at Location) checkFolder() (missing bool, err error) {
 	return true, nil // also where the parent may be entered and not be read
 }
 
-// unmounted is a mount point of fstab(5), at or above a folder, that nothing is
-// mounted on now; "" where there is none.
+// unmounted is a mount point of fstab(5) at or above a folder, with nothing mounted now; or "".
 func unmounted(folder string) string {
 	table, _ := os.ReadFile("/etc/fstab")
 	for line := range strings.Lines(string(table)) {
@@ -79,8 +78,7 @@ func unmounted(folder string) string {
 	return ""
 }
 
-// isMountPoint tells whether something is mounted on a folder (statx(2), Linux
-// 5.8); true where the kernel does not say.
+// isMountPoint tells whether a folder is one (statx(2), Linux 5.8); true where that does not say.
 func isMountPoint(folder string) bool {
 	var info unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, folder, unix.AT_NO_AUTOMOUNT, 0, &info)

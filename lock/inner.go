@@ -9,8 +9,7 @@ import (
 	"dcelock/meta"
 )
 
-// skipVariable set to 1 tells a runner not to lock for itself: it would collide with
-// this lock (contract, "Taking, holding, releasing").
+// skipVariable set to 1 tells a runner not to lock for itself, which would collide with this lock.
 const skipVariable = "DCE_SKIP_SCRAPE_LOCK"
 
 // guardsAnother tells whether a command evidently locks another archive, which would
@@ -35,9 +34,8 @@ func (l *Lock) guardsAnother(words []string) bool {
 	return true
 }
 
-// ownFiles are the config and the env file that a runner goes by: those that its own
-// words name, else those of its checkout, that of the first program among the words
-// that lies in one with a config (`timeout 6h ./scripts/run.sh`); zero for none.
+// ownFiles are the config and env file that a runner goes by: of its own words, else of the first
+// checkout with a config that a program of them lies in (`timeout 6h ./run.sh`); zero for none.
 func ownFiles(command []string) (config source, envFile string) {
 	var ofCheckout source
 	var scrapeEnv string

@@ -9,17 +9,15 @@ import (
 	"dcelock/meta"
 )
 
-// heldVariable names the lock that an outer dcelock holds. Anybody can set it and
-// any child inherits it, so that alone it proves nothing.
+// heldVariable names an outer dcelock's lock. Anybody can set, any child inherits it: no proof.
 const heldVariable = "DCE_SCRAPE_LOCK_HELD"
 
 // errNested says that the lock is held by a run that this process is part of, so that
 // it runs at once under that (contract, "Taking, holding, releasing").
 var errNested = errors.New("an outer run holds the lock")
 
-// related tells what this process, to which the lock was refused on fd, is to the
-// run that holds it. The error is errNested where it is proven to be a part of that,
-// and a *HeldError where it is not and below what holds the lock.
+// related is errNested where this process, refused the lock on fd, is proven to be a part of the
+// run that holds it, and a *HeldError where it is not, and is below what holds the lock.
 func (w *waiter) related(fd int, record meta.Record) error {
 	recorded := record.PID != 0 && record.State().Alive()
 	named := os.Getenv(heldVariable) == w.at.Lock
@@ -61,8 +59,7 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) (part
 			continue
 		}
 		taker, shared, shown := meta.TakerOf(fd)
-		// The kernel is asked where nothing else tells: for a description that has
-		// the lock already, taking it again changes nothing.
+		// Where nothing else tells, the kernel does: taking again what one has changes nothing.
 		if shared || !shown && (!unseen() || has != asked || unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil) {
 			continue
 		}

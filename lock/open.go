@@ -21,22 +21,19 @@ func openFolder(path string) (fd int, err error) {
 	return fd, cannotOpen(path, err)
 }
 
-// openFile opens the lock file, made when missing if that is asked for, and waits for
-// nothing: what lies at its name may be a FIFO by then. A link counts unless whoever
-// made it would have this user lock somebody else's file. What is only looked at is
-// opened for reading: on CIFS Linux may give those who open a file in the same way one
-// handle, and the first of them to close it frees the lock.
+// openFile opens the lock file, made when missing if that is asked for, and waits for nothing: what
+// lies there may be a FIFO by then. A link counts unless whoever made it would have this user lock
+// somebody else's file. What is only looked at is opened for reading: on CIFS Linux may give those
+// who open a file alike one handle, and the first of them to close it frees the lock.
 func openFile(path string, make bool) (fd int, err error) {
 	access, create := unix.O_RDONLY, 0
 	if make {
 		access, create = unix.O_RDWR, unix.O_CREAT
 	}
-	// First without O_CREAT, which fs.protected_regular refuses on another
-	// user's file in a sticky folder.
+	// First without O_CREAT: fs.protected_regular refuses it on another's file in a sticky folder.
 	fd, err = openExisting(path, access)
 	if errors.Is(err, unix.ENOENT) {
-		// Scripts lock the file alone: one of them may have the lock of the
-		// file that was here, and is waited for like any holder.
+		// A script, which locks the file alone, may hold the one that was here: a holder like any.
 		if fd, err = openExisting(meta.Former(path), access); err != nil {
 			fd, err = openAgain(path, access|create|unix.O_NOFOLLOW, 0o666)
 		}
@@ -60,8 +57,7 @@ func openFile(path string, make bool) (fd int, err error) {
 
 func makeFile(path string) (fd int, err error) { return openFile(path, true) }
 
-// openExisting opens for reading or, which NFS needs for LOCK_EX, for writing; for
-// reading where that is not allowed.
+// openExisting opens a file; for reading where it may not for writing, which NFS needs for LOCK_EX.
 func openExisting(path string, flags int) (fd int, err error) {
 	fd, err = openAgain(path, flags, 0)
 	if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
@@ -70,9 +66,8 @@ func openExisting(path string, flags int) (fd int, err error) {
 	return fd, err
 }
 
-// openAgain is open(2) without waiting, tried again when it was interrupted, as it may be
-// on FUSE and network file systems, and until a client has given back what a file server
-// has lent it (a lease of fcntl(2), a delegation), which the first try asks for.
+// openAgain is open(2) without waiting, repeated when interrupted (FUSE, network file systems) and
+// until a lease (fcntl(2)) or a server's delegation is given back, for which the first try asks.
 func openAgain(path string, flags int, mode uint32) (fd int, err error) {
 	for {
 		fd, err = unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, mode)
@@ -105,10 +100,9 @@ func cannotOpen(path string, err error) error {
 	return fail(CannotOpen, "lock file %s cannot be opened or made: %w", path, err)
 }
 
-// lockOpen takes the locks of an open file or folder, at once (unix.LOCK_NB) or when they
-// are free (0): flock(2)'s and, where its file system has such, fcntl(2)'s on all of it,
-// as which alone an NFS server sees a client's lock, and tools that lock by fcntl do. The
-// error is errHeld for contention and errNoLocks where there are no locks of flock(2).
+// lockOpen locks an open file or folder, at once (unix.LOCK_NB) or when it is free (0): by flock(2)
+// and, where there is such, by fcntl(2), which alone an NFS server sees of a client's, as do tools
+// that lock by it. The error is errHeld for contention, errNoLocks where there is no flock(2).
 func lockOpen(fd int, path string, how int) error {
 	switch err := locked(how, func() error { return unix.Flock(fd, unix.LOCK_EX|how) }); {
 	case errors.Is(err, errHeld):
@@ -119,8 +113,7 @@ func lockOpen(fd int, path string, how int) error {
 	case err != nil:
 		return fail(System, "%s cannot be locked: %w: flock: %w", path, errNoLocks, err)
 	}
-	// On CIFS the two are one kind of lock, which the server refuses to the same
-	// open file description too.
+	// On CIFS the two are one kind of lock, refused to the same open file description, too.
 	var fs unix.Statfs_t
 	if unix.Fstatfs(fd, &fs) == nil && (uint32(fs.Type) == unix.SMB2_SUPER_MAGIC || uint32(fs.Type) == unix.CIFS_SUPER_MAGIC) {
 		return nil
@@ -133,8 +126,7 @@ func lockOpen(fd int, path string, how int) error {
 	return nil // where there is no such lock to be had, flock(2) is the one that counts
 }
 
-// locked makes a system call that locks until it was not interrupted and, unless how
-// is unix.LOCK_NB, not refused either.
+// locked makes a locking system call until it is not interrupted nor, without LOCK_NB, refused.
 func locked(how int, call func() error) error {
 	for {
 		switch err := call(); {

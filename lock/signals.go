@@ -15,15 +15,13 @@ import (
 	"dcelock/meta"
 )
 
-// The policy (contract, "Signals and exit status"). Until there is a command,
-// signals end dcelock by the kernel's default action and without a handler of
-// Go's: also where it is stuck in a system call that only a deadly signal ends.
-// From then on those that are passed on are the command's; the others end dcelock.
+// The policy (contract, "Signals and exit status"). Until there is a command, signals end dcelock
+// by the kernel's default action, not a handler of Go's: also in a system call that only a deadly
+// one ends. From then on those that are passed on are the command's; the others end dcelock.
 //
-// They are received in one way: the main thread waits for them in rt_sigtimedwait(2),
-// which tells where they are from. While it does not, the kernel gives them to another
-// thread, as Go cannot block a signal in all of them: what os/signal receives so is
-// sent on to the main thread, where it stays pending.
+// They are received in one way: the main thread waits for them in rt_sigtimedwait(2), which tells
+// where they are from. While it does not, the kernel gives them to another thread, as Go cannot
+// block a signal in all: what os/signal receives so is sent on to the main thread, to be pending.
 
 // Signals receives this process's signals.
 type Signals struct {
@@ -77,8 +75,7 @@ func (s *Signals) forward() {
 	}
 }
 
-// Keep makes signals wait for the command instead of ending this process. It
-// must be called on the main thread.
+// Keep, on the main thread, makes signals wait for the command instead of ending this process.
 func (s *Signals) Keep() {
 	s.Prepare()
 	<-s.ready
@@ -89,16 +86,15 @@ func (s *Signals) Keep() {
 	}
 }
 
-// Run runs a command, passes signals on to it, and returns how it ended; or an error of kind CannotRun, NotFound or System. A signal from
-// before ends it before it begins; one from meanwhile is passed on, whoever has sent it.
+// Run runs a command and passes signals on; its errors are of kind CannotRun, NotFound and System.
+// A signal from before ends it before it begins; one from meanwhile is passed on, whoever sent it.
 func (s *Signals) Run(command Command) (status syscall.WaitStatus, err error) {
 	s.Keep()
 	atOnce := &unix.Timespec{}
 	if sig, _ := s.next(atOnce); sig != 0 && sig != unix.SIGCHLD {
 		return syscall.WaitStatus(sig), nil
 	}
-	// The command inherits the mask. What arrives meanwhile goes around by
-	// forward until it is blocked again.
+	// The command inherits the mask. What arrives meanwhile goes around by forward.
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &s.callers, nil)
 	pid, err := command.start()
 	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &s.set, nil)
@@ -135,9 +131,8 @@ func (s *Signals) next(timeout *unix.Timespec) (sig syscall.Signal, code int32) 
 	return syscall.Signal(info.Signo), info.Code
 }
 
-// reachedBoth tells whether a terminal has sent a signal to this process's group
-// and the command is in that. Of a terminal that is gone, the session's leader
-// alone gets a HUP of its own.
+// reachedBoth tells whether a terminal has sent a signal to this process's group and the command is
+// in that. Of a terminal that is gone, the session's leader alone gets a HUP of its own.
 func reachedBoth(sig syscall.Signal, code int32, command int) bool {
 	// SI_KERNEL, as what a terminal sends; SI_TKILL, sent on by forward, which is not told.
 	const fromKernel, fromForward = 0x80, -6
@@ -160,15 +155,13 @@ func reachedBoth(sig syscall.Signal, code int32, command int) bool {
 	return code == fromKernel
 }
 
-// DieBy ends this process by the signal that ended its command, so that a shell
-// sees the same death with the prefix as without it.
+// DieBy ends this process by a signal, so that a shell sees the same death as without the prefix.
 func DieBy(sig syscall.Signal) {
 	// The command's core file, if there was one, is the one of interest.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	// Not signal.Reset: the Go runtime keeps its own handler for some signals.
 	act(sig, &sigaction{})
-	// To this thread: sent to the process, the main thread's sigtimedwait
-	// would take the signal.
+	// To this thread: sent to the process, the main thread's sigtimedwait would take the signal.
 	runtime.LockOSThread()
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil)
 	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)
@@ -184,8 +177,7 @@ type sigaction struct {
 
 const sigsetSize = 8 // bytes, of the kernel's sigset_t
 
-// act sets what a signal does, unless action is nil, and returns what it did
-// before (rt_sigaction(2)).
+// act is rt_sigaction(2): it sets what a signal does, unless action is nil; before is what it did.
 func act(sig syscall.Signal, action *sigaction) (before sigaction) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(action)),
 		uintptr(unsafe.Pointer(&before)), sigsetSize, 0, 0)

@@ -9,9 +9,8 @@ import (
 	"dcelock/meta"
 )
 
-// Inspect tells whether the lock at a location is held, and by whom (contract,
-// "Status"). Its errors are those that a run would end with: of kind Missing,
-// CannotOpen and System.
+// Inspect tells whether the lock at a location is held, and by whom (contract, "Status"). Its
+// errors are those that a run would end with: of kind Missing, CannotOpen and System.
 func Inspect(at Location) (meta.Status, error) {
 	missing, err := at.checkFolder()
 	if err != nil {
@@ -27,8 +26,7 @@ func Inspect(at Location) (meta.Status, error) {
 		s.View = meta.Look(at.Place, true, meta.FileOf(fd))
 	}
 	_, s.Exists = meta.FileAt(at.Lock)
-	// Other hosts' locks on a folder that this one exports are fcntl(2) ones, which
-	// can be seen without taking any.
+	// Other hosts' locks on what this one exports are fcntl(2) ones, seen without taking any.
 	query := unix.Flock_t{Type: unix.F_WRLCK}
 	byFcntl := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &query) == nil && query.Type != unix.F_UNLCK
 	held := slices.ContainsFunc(s.Holders, func(h meta.Holder) bool { return h.Shown }) ||
@@ -47,8 +45,7 @@ func Inspect(at Location) (meta.Status, error) {
 	return s, nil
 }
 
-// isHeld asks the locks themselves, by shared ones that are held for an instant: a
-// dcelock does not notice, as it waits for longer than that.
+// isHeld asks the locks, by shared ones that last for an instant: every dcelock waits for longer.
 func isHeld(at meta.Place, file int) bool {
 	folder, _ := openFolder(at.Folder)
 	defer unix.Close(folder)

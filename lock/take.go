@@ -11,9 +11,8 @@ import (
 	"dcelock/meta"
 )
 
-// A Lock is a lock that this process holds: an open file description of the
-// folder and one of the lock file, each with a flock(2) on it. Whoever has a copy
-// of a descriptor holds that lock too; it is free when the last copy is closed.
+// A Lock is one that this process holds: open file descriptions of the folder and the lock file,
+// with a flock(2) each. Whoever has a copy of a descriptor holds it too; closing the last frees it.
 type Lock struct {
 	waiter
 	folder, file int         // descriptors; -1 for one that is not locked
@@ -21,11 +20,9 @@ type Lock struct {
 	record       meta.Record // as written
 }
 
-// Take takes the lock at a location, waiting for it no longer than wait. A run that is part
-// of the one that holds the lock goes under it, with nothing to record or to release.
-//
-// A *HeldError says who has the lock. The other errors are of kind Missing, CannotOpen and
-// System; after any error the process must end, as a wait that was given up may be granted.
+// Take takes the lock at a location within wait; a part of the run that holds it goes under that,
+// with nothing to record or to release. A *HeldError says who has it, others are of kind Missing,
+// CannotOpen and System; then the process must end, as a given-up wait may be granted.
 func Take(at Location, wait Wait, log meta.Log, signals *Signals) (*Lock, error) {
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
@@ -111,9 +108,8 @@ func (l *Lock) reclaim() error {
 	return nil
 }
 
-// writeRecord writes the record, once no signal can end this process and leave it there,
-// or says why others will not see who holds the lock; and it says so where the lock holds
-// on this host alone.
+// writeRecord writes the record, once no signal can end this process and leave it there, or says
+// why others will not see who holds the lock; it also says where that holds on this host alone.
 func (l *Lock) writeRecord(command []string) {
 	if l.nested {
 		return
@@ -133,9 +129,8 @@ func (l *Lock) writeRecord(command []string) {
 	}
 }
 
-// Release removes the record, while the lock is still held, and closes the descriptors.
-// There is no LOCK_UN, which would free the lock for every process that shares them:
-// what the command left running goes on holding it, and is named.
+// Release removes the record, then closes the descriptors. There is no LOCK_UN, which would free
+// the lock for all who share them: what the command left running goes on holding it, and is named.
 func (l *Lock) Release() {
 	if l.nested {
 		return

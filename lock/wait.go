@@ -18,8 +18,7 @@ type Wait time.Duration
 
 const forever time.Duration = math.MaxInt64
 
-// UnmarshalText reads seconds as flock(1) takes them ("30", "0.5"), a Go duration
-// ("90s", "2h"), or "forever".
+// UnmarshalText reads seconds as in flock(1) ("30", "0.5"), a Go duration ("90s"), or "forever".
 func (w *Wait) UnmarshalText(text []byte) error {
 	value := string(text)
 	if strings.Trim(value, "0123456789.") == "" {
@@ -147,8 +146,7 @@ func (w *waiter) tell() (pause time.Duration) {
 	return time.Second
 }
 
-// name says who holds the lock, where that is news: of several, the first, as the
-// others are mostly what that one has started.
+// name says who holds the lock, if that is news: of several the first, who mostly started the rest.
 func (w *waiter) name(view *meta.View) {
 	limit := ""
 	if w.limit != forever {
@@ -179,8 +177,7 @@ func (w *waiter) clear() {
 	}
 }
 
-// onTerminal tells whether the line that counts can be drawn: on a terminal that
-// understands it, while this process is in the foreground there.
+// onTerminal tells whether this is the foreground of a terminal that can show the line that counts.
 func onTerminal() bool {
 	group, err := unix.IoctlGetInt(2, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp() && os.Getenv("TERM") != "dumb"

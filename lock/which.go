@@ -16,8 +16,7 @@ import (
 	"dcelock/meta"
 )
 
-// lockName is the lock file's name in an archive root or a repository. A lock
-// file of that name belongs to its folder, which is locked with it.
+// lockName is a lock file's name in a folder that is locked with it: archive root or repository.
 const lockName = ".dce-scrape.lock"
 
 // A Location is the lock that a run has to take, and why that one.
@@ -28,9 +27,8 @@ type Location struct {
 	Warnings []string // what the operator should know of this choice
 }
 
-// Find tells which lock guards the archive root that a run of command, its
-// words, writes to (contract, "Which lock"); config is what --config named, or
-// "". It makes and changes nothing. Its errors are of kind BadConfig, Missing and System.
+// Find tells which lock a run of command has to take (contract, "Which lock"); config is what
+// --config named, or "". It changes nothing. Its errors are of kind BadConfig, Missing and System.
 func Find(config string, command []string) (Location, error) {
 	const fewest = 24 // descriptors; with fewer the Go runtime ends in a trace
 	var limit unix.Rlimit
@@ -85,9 +83,8 @@ func (s source) location() (Location, error) {
 
 func defaultConfig(root string) string { return filepath.Join(root, "config", "scrape-targets.json") }
 
-// repositoryRoot is DCE_REPO_ROOT; else the nearest folder at or above start, a
-// file or folder, that holds .git; else the parent of a folder named config;
-// else the starting folder. It is without links, so that one checkout has one root.
+// repositoryRoot is DCE_REPO_ROOT; else the nearest folder at or above start that holds .git; else
+// the parent of a config folder; else start's folder. Without links: one checkout has one root.
 func repositoryRoot(start string) string {
 	variable := os.Getenv("DCE_REPO_ROOT")
 	folder := absolute(cmp.Or(variable, start))
@@ -119,8 +116,7 @@ func folderOf(path string) string {
 	return path[:strings.LastIndexByte(path, '/')+1] + "."
 }
 
-// absolute is path made absolute without a look at the file system, so that
-// what is said of it can be found from anywhere.
+// absolute is path made absolute as it stands, for what is said of it to be found from anywhere.
 func absolute(path string) string {
 	if cwd, err := os.Getwd(); err == nil && !strings.HasPrefix(path, "/") {
 		return cwd + "/" + strings.TrimPrefix(path, "./")
@@ -133,9 +129,8 @@ type source struct{ path, rule string }
 
 func (s source) String() string { return fmt.Sprintf("config %s (%s)", s.path, s.rule) }
 
-// readConfig reads archive_root from a scrape config: "" when that is sound and
-// names none (absent, null or empty). names tells whether it is a JSON object with
-// one, sound or not. What is not sound is an error, never another lock.
+// readConfig reads archive_root from a scrape config: "" where it is absent, null or empty. names:
+// it is a JSON object with one, sound or not. What is not sound is an error, never another lock.
 func readConfig(from source) (root string, names bool, err error) {
 	data, err := os.ReadFile(from.path)
 	if err != nil {

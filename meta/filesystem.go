@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A FileSystem is what /proc/self/mountinfo tells of a mounted file system
-// (proc_pid_mountinfo(5)); a zero one where it cannot be told.
+// A FileSystem is what proc_pid_mountinfo(5) tells of a mounted one; zero where it tells nothing.
 type FileSystem struct {
 	Type    string // "ext4", "nfs4", "fuse.sshfs"
 	Source  string // what is mounted: a device, "server:/export"
@@ -19,9 +18,8 @@ type FileSystem struct {
 	options []string
 }
 
-// TypeAt is the type of the file system that an open file lies on. For the usual
-// ones it is told by their magic numbers (statfs(2)): a look at mountinfo takes
-// longer than all the rest that is asked of the system.
+// TypeAt is the type of the file system that an open file lies on, of the usual ones by their magic
+// numbers (statfs(2)): a look at mountinfo takes longer than all else that is asked of the system.
 func TypeAt(fd int, path string) string {
 	usual := map[int64]string{unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs"}
 	var info unix.Statfs_t
@@ -59,15 +57,13 @@ func parseMount(line string) FileSystem {
 	return FileSystem{fields[0], fields[1], fmt.Sprintf("%02x:%02x", major, minor), strings.Split(fields[2], ",")}
 }
 
-// SharedType tells whether a file system of this type may show an archive that
-// other hosts or other mounts see too, each with locks of its own.
+// SharedType tells of a file system's type whether other hosts or mounts may have own locks there.
 func SharedType(name string) bool {
 	network := []string{"nfs", "nfs4", "cifs", "smb3", "ceph", "gfs2", "ocfs2", "lustre", "gpfs", "afs", "9p", "virtiofs"}
 	return slices.Contains(network, name) || name == "fuse" || strings.HasPrefix(name, "fuse.")
 }
 
-// HostLocal is a sentence that says why a lock on this file system excludes runs of
-// this host alone, though other hosts may write there too; "" when it does not.
+// HostLocal says why a lock here excludes this host's runs alone, though others may write; or "".
 func (fs FileSystem) HostLocal() string {
 	// Mount options (nfs(5), mount.cifs(8)), and types that leave locks to the kernel.
 	local := []string{"nolock", "local_lock=flock", "local_lock=all", "nobrl", "fuse.sshfs", "fuse.rclone", "fuse.s3fs",

@@ -34,8 +34,7 @@ type Holder struct {
 // FromRecord and FromKernel are where a Holder is known from.
 const FromRecord, FromKernel = "record", "kernel"
 
-// A View is what can be seen of a lock at one moment, without touching it: the
-// one answer to "who holds it?" for a refusal, a wait and a status.
+// A View is what can be seen of a lock at one moment, untouched: the one answer to "who holds it?".
 type View struct {
 	Place
 	System   FileSystem // where the lock lies
@@ -48,9 +47,8 @@ type View struct {
 	Complete bool       // the kernel shows this process every holder that there is; of a close look only
 }
 
-// Look gives the view of a lock: all other processes that hold the folder's or the
-// file's lock, each once, with the record laid over them. It looks for holders of
-// more files as well: the one that was asked for may be at its path no more.
+// Look views a lock: all other processes that hold the lock of the folder, the file or more files
+// (what was asked for may be at its path no more), each once, with the record laid over them.
 func Look(at Place, closely bool, more ...File) *View {
 	v := &View{Place: at, System: FileSystemAt(filepath.Dir(at.Lock) + "/.")}
 	files := append(at.files(), more...)
@@ -105,9 +103,8 @@ func Look(at Place, closely bool, more ...File) *View {
 	return v
 }
 
-// layRecord lays the record over the holders: it describes one that is the recorded
-// process or below it, as a script's subshell is, or says that the recorded dcelock
-// was killed. One of a run before or of a copied archive is left out.
+// layRecord lays the record over the holders: on one that is its process or below that (a script's
+// subshell), or beside them for a dcelock that was killed. A former run's or a copy's is left out.
 func (v *View) layRecord() {
 	record, err := Read(v.Place.Record())
 	if err != nil {
@@ -148,9 +145,8 @@ func (v *View) layRecord() {
 	v.Holders = slices.Insert(v.Holders, 0, recorded)
 }
 
-// Viewed tells whether the recorded process is proven to run, has locks, and may hold
-// this one by another view of the same files, which has locks of its own (bindfs,
-// mergerfs, sshfs beside the folder itself); system is the file system's type here.
+// Viewed tells whether the recorded process is proven to run, has locks, and may hold this one by
+// another view of the files with locks of its own (bindfs, mergerfs); system is the type here.
 func (r Record) Viewed(system string) bool {
 	if !SharedType(r.FS) && !SharedType(system) || r.PID == os.Getpid() || !r.Proven() {
 		return false

@@ -84,8 +84,7 @@ type descriptor struct {
 	file File
 }
 
-// descriptors are those of a process. The error is fs.ErrPermission where this
-// process may not look.
+// descriptors are those of a process; the error is fs.ErrPermission where one may not look.
 func descriptors(pid int) (all []descriptor, err error) {
 	folder := fmt.Sprintf("/proc/%d/", pid)
 	fds, err := entries(folder + "fd")
@@ -107,8 +106,7 @@ func descriptors(pid int) (all []descriptor, err error) {
 	return all, err
 }
 
-// lock is the flock(2) lock of its open file description (proc_pid_fdinfo(5)),
-// which those have that inherited it, too.
+// lock is its open file description's flock(2) lock, an inherited one, too (proc_pid_fdinfo(5)).
 func (d descriptor) lock() (l kernelLock, ok bool) {
 	text, _ := os.ReadFile(strings.Replace(d.path, "/fd/", "/fdinfo/", 1))
 	for line := range strings.Lines(string(text)) {
@@ -180,9 +178,8 @@ func locksOn(files []File, all []descriptor) (locks []kernelLock, opens bool) {
 	return locks, opens
 }
 
-// Holds tells whether a process is seen to hold the exclusive lock of the folder
-// or the file, and whether it took that itself: by its descriptors or, where
-// those may not be looked at, by the kernel's list of who took a lock.
+// Holds tells whether a process is seen to hold the exclusive lock of the folder or the file, and
+// whether it took that itself: by its descriptors or, where they are hidden, by the kernel's list.
 func Holds(pid int, at Place) (holds, took bool) {
 	all, err := descriptors(pid)
 	locks, _ := locksOn(at.files(), all)
@@ -204,17 +201,15 @@ func TakenByAnother(at Place) bool {
 	return slices.ContainsFunc(locks, func(l kernelLock) bool { return !l.waits && l.pid != os.Getpid() })
 }
 
-// TakerOf tells which process took the flock(2) lock of a descriptor of this process,
-// 0 for one of another PID namespace, and whether it is a shared one; false where the
-// kernel shows no lock.
+// TakerOf tells which process took the flock(2) lock of a descriptor of this process, 0 for one of
+// another PID namespace, and whether it is a shared one; false where the kernel shows no lock.
 func TakerOf(fd int) (pid int, shared, ok bool) {
 	l, ok := descriptor{path: fmt.Sprintf("/proc/self/fd/%d", fd)}.lock()
 	return l.pid, l.shared, ok
 }
 
-// Former finds a descriptor of a process that holds the lock of a file which
-// was at path before and has been removed; "" where there is none. Opening it
-// gives that very file.
+// Former finds a descriptor of a process that holds the lock of a file which was at path before and
+// has been removed; "" where there is none. Opening it gives that very file.
 func Former(path string) (fd string) {
 	folder, _ := filepath.EvalSymlinks(filepath.Dir(path))
 	folder, _ = filepath.Abs(folder)

@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Process is the identity of a process: a pid means nothing once it is
-// reused, after a reboot, in another PID namespace or on another host. A field
-// that is empty or zero is unknown.
+// A Process is the identity of a process: a pid means nothing once it is reused, after a reboot, in
+// another PID namespace or on another host. A field that is empty or zero is unknown.
 type Process struct {
 	PID          int
 	Host         string // gethostname(2)
@@ -40,8 +39,7 @@ var Self = sync.OnceValue(func() Process {
 	return p
 })
 
-// A State is what can be said of a recorded holder (contract, "What the
-// holder's state is called"). Its text is what messages print.
+// A State is what is said of a recorded holder (contract, "What the holder's state is called").
 type State string
 
 // The states. NotRunning is only said with proof.
@@ -87,8 +85,7 @@ func (r Record) Proven() bool {
 	return r.StartTicks != 0 && r.BootID != "" && readStat(os.Getpid()).start != 0 && r.State().Alive()
 }
 
-// stat is what is used of /proc/PID/stat (proc_pid_stat(5)); a zero one where it
-// does not show that process.
+// stat is what is used of /proc/PID/stat (proc_pid_stat(5)); zero where that process is not shown.
 type stat struct {
 	state   byte
 	parent  int
@@ -96,8 +93,7 @@ type stat struct {
 	start   uint64 // clock ticks since boot
 }
 
-// procIsOurs tells whether /proc/N is the process that kill(N) reaches: it is not
-// under `unshare --pid` without a /proc of its own.
+// procIsOurs tells whether /proc/N is what kill(N) reaches: not so under a bare `unshare --pid`.
 var procIsOurs = sync.OnceValue(func() bool {
 	link, _ := os.Readlink("/proc/self")
 	return link == strconv.Itoa(os.Getpid())
@@ -124,8 +120,7 @@ func parseStat(line string) (s stat) {
 	return s
 }
 
-// Ancestors are the pids of a process's parent, its parent's parent and so on;
-// whole tells that they could be seen up to the first process.
+// Ancestors are the pids of a process's parent, that one's, and so on; whole: seen up to the first.
 func Ancestors(pid int) (pids []int, whole bool) {
 	for {
 		s := readStat(pid)
@@ -137,8 +132,7 @@ func Ancestors(pid int) (pids []int, whole bool) {
 	}
 }
 
-// TakenBefore tells whether the lock was taken before a process was started, as
-// far as the record tells that.
+// TakenBefore tells whether the lock may, by the record, have been taken before a process started.
 func (r Record) TakenBefore(pid int) bool {
 	start := readStat(pid).start
 	return r.TakenTicks < start || r.TakenTicks == start && uint64(pid) > r.LastPID
@@ -155,8 +149,7 @@ func sinceBoot() time.Duration {
 // bootTime is when this host was started, by its clock as it stands now.
 func bootTime() time.Time { return time.Now().Add(-sinceBoot()) }
 
-// describe makes a holder of what /proc tells about a process, as far as that may
-// be read: Started is when the process was started, not when it took a lock.
+// describe makes a holder of what /proc shows of a process: Started is its start, not the lock's.
 func describe(pid int) Holder {
 	h := Holder{Record: Record{Process: Process{PID: pid}}, Source: FromKernel}
 	if h.State = h.Record.State(); h.State == NotRunning {
@@ -180,8 +173,7 @@ func describe(pid int) Holder {
 	return h
 }
 
-// UserName is the name of a user id, or its number where it has none. Not
-// user.Current, which believes the variable USER.
+// UserName is a user id's name, else its number. Not by user.Current, which believes $USER.
 func UserName(id int) string {
 	u, err := user.LookupId(strconv.Itoa(id))
 	if err != nil {

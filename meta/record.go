@@ -1,6 +1,5 @@
-// Package meta explains: who a process is, what locks the kernel shows it to
-// hold, what the record says of it, and how all of that is worded. It decides
-// nothing and takes no lock.
+// Package meta explains: who a process is, what locks the kernel shows it to hold, what the record
+// says of it, and how all of that is worded. It decides nothing and takes no lock.
 package meta
 
 import (
@@ -20,8 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Record says who holds a lock. Every text in a Record that came from Read is
-// fit to be shown, whoever wrote the file.
+// A Record says who holds a lock. Every text in one from Read is fit to be shown, whoever wrote it.
 type Record struct {
 	Process
 	Started    time.Time // when the lock was taken, whole seconds; zero when unknown
@@ -46,9 +44,8 @@ func (r Record) encode() (text string) {
 	return text
 }
 
-// parse reads the text of a record as untrusted input: the first line of a key
-// counts, as in the scripts' `grep | head -1`; one that cannot be used is as good
-// as absent, but for the pid, without which there is no record.
+// parse reads the text of a record as untrusted input: the first line of a key counts, as in the
+// scripts' `grep | head -1`; what cannot be used is as good as absent, without a pid all of it.
 func parse(data []byte) (r Record, ok bool) {
 	values := map[string]string{}
 	for _, line := range slices.Backward(strings.Split(string(data), "\n")) {
@@ -71,9 +68,8 @@ func parse(data []byte) (r Record, ok bool) {
 	}, true
 }
 
-// Read reads the record at path. The error is fs.ErrNotExist where there is none; any other
-// means that something lies there which is no record. It never waits and never follows a
-// link: whoever may write to the archive root may have put a FIFO there.
+// Read reads the record at path: fs.ErrNotExist is for none, others for what is no record. It never
+// waits nor follows a link: whoever may write to the archive root may have put a FIFO there.
 func Read(path string) (r Record, err error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -102,8 +98,7 @@ func Write(path string, r Record) error {
 		r.TakenTicks = uint64(sinceBoot() / tick)
 	}
 	temporary := path + ".tmp"
-	// That of a run that was killed, or a link that somebody put there. Another
-	// user's in a sticky folder stays.
+	// A killed run's, or a link that somebody put there. Another user's in a sticky folder stays.
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		temporary += fmt.Sprint(".", r.PID)
 	}
@@ -122,9 +117,8 @@ func Write(path string, r Record) error {
 	return err
 }
 
-// Remove removes the record at path when it is still of the process that wrote r;
-// without an error when it is not. Call it while the lock is held: then nobody else
-// has a reason to write one in between.
+// Remove removes the record at path if it is still of the process that wrote r, without an error if
+// not. Call it while the lock is held: then nobody else has a reason to write one in between.
 func Remove(path string, r Record) error {
 	if there, err := Read(path); err != nil || there.Process != r.Process {
 		return nil

@@ -11,9 +11,8 @@ import (
 // hidden is shown in place of a secret.
 const hidden = "***"
 
-// form is one way in which a secret stands in a text, as unquote makes it: behind
-// group 1 of its pattern, if group 2, where there is one, is a name that says so,
-// and before one of stops.
+// form is one way in which a secret stands in a text, as unquote makes it: behind group 1 of its
+// pattern, if group 2, where there is one, is a name that says so, and before one of stops.
 type form struct {
 	example string
 	pattern func() *regexp.Regexp
@@ -59,8 +58,7 @@ var forms = []form{
 }
 
 var (
-	// otherWord is in the names of what is no secret, like the number of tokens, or
-	// the file that one is in.
+	// otherWord is in names that are of no secret, as the number of tokens, or the file with one.
 	otherWord = lazy(`^-*no[-_]|(?:max|min|num|total)[-_.]?(?:new[-_.]?)?token|tokens?[-_.]?per|tokeniz|passwordless|(?:by|com|over|sur|tres|under)pass$|` +
 		`(?:count|limit|length|size|ttl|timeout|file|path|dir|jar|stdin|type)s?$`)
 	marked = lazy(`\x01+`)             // by hide
@@ -71,9 +69,8 @@ func lazy(pattern string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }
 
-// Redact hides the secrets (contract, "What is locked, and the record") in a text
-// that may be a shell command, a word of one, or a script. Redacting again changes
-// nothing.
+// Redact hides the secrets (contract, "What is locked, and the record") in a text that may be a
+// shell command, a word of one, or a script. Redacting again changes nothing.
 func Redact(text string) string { return redact("\n" + text)[1:] }
 
 // redact is Redact for a command's words, each with a NUL before it: all of a word
@@ -112,8 +109,7 @@ func hide(text string) string {
 	return marked().ReplaceAllLiteralString(string(found), hidden)
 }
 
-// harmless tells, as the forms cost more than all the rest of a run, whether plain
-// has none of them.
+// harmless tells whether plain has none of the forms, which cost more than all the rest of a run.
 func harmless(plain string) bool {
 	const hints = "token pass secret auth cookie credential bearer key curl discordchatexporter :// webhooks mfa. gh akia asia xox xapp"
 	hasHint := func(hint string) bool { return strings.Contains(plain, hint) }
@@ -121,9 +117,8 @@ func harmless(plain string) bool {
 	return !slices.ContainsFunc(strings.Fields(hints), hasHint) && !slices.ContainsFunc(strings.Fields(plain), mayBeToken)
 }
 
-// end is where in text the secret ends that begins at start, in a match whose
-// name begins at name and whose last character begins at last: rather too late
-// than too early, and with the word where it is not plain to see.
+// end is where in text a secret ends that begins at start, in a match with its name at name and its
+// last character at last: rather too late than too early, and with the word where it is not plain.
 func (f form) end(text string, name, start, last int) int {
 	rest, _, _ := strings.Cut(text[start:], "\x00")
 	stops, quote := f.stops, byte(0)
@@ -152,9 +147,8 @@ func (f form) end(text string, name, start, last int) int {
 	return start + len(rest)
 }
 
-// unquote is text in lower case, without quotes, backslashes, and the escapes of
-// an address (%3A), a form feed between words; and at[i], where in text what
-// follows i bytes of that begins.
+// unquote is text in lower case, without quotes, backslashes, and the escapes of an address (%3A),
+// a form feed between words; and at[i], where in text what follows i bytes of that begins.
 func unquote(text string) (plain string, at []int) {
 	b, at := make([]byte, 0, len(text)), make([]int, 1, len(text)+1)
 	for i := 0; i < len(text); {

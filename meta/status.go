@@ -8,8 +8,7 @@ import (
 	"slices"
 )
 
-// A Status is what is said of a lock that was looked at and not taken
-// (contract, "Status").
+// A Status is what is said of a lock that was looked at and not taken (contract, "Status").
 type Status struct {
 	*View
 	Config string // the config that was read; "" when DCE_SCRAPE_LOCK_FILE named the lock
@@ -17,8 +16,7 @@ type Status struct {
 	Exists bool   // whether there is a lock file
 }
 
-// The states of a lock; a Stale one is free, and its record names a process that does
-// not run.
+// The states of a lock; a Stale one is free, and its record names a process that does not run.
 const Free, Stale, Held = "free", "stale", "held"
 
 // Print writes a status, as one JSON object or with one fact a line, as far as they

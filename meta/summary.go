@@ -13,14 +13,12 @@ const (
 	mark     = "…" // stands at the end of a text that was cut
 )
 
-// Summary is a command as the record and the messages show it: without its
-// secrets, each word quoted for a shell where it needs it, one line of
-// printable text, at most 500 bytes (contract, "What is locked, and the record").
+// Summary is a command as records and messages show it (contract, "What is locked, and the
+// record"): without secrets, quoted for a shell if need be, one printable line, at most 500 bytes.
 func Summary(words []string) string {
 	text := "\x00" + strings.Join(words, "\x00")
 	if len(text) > mostRead {
-		// The word that goes beyond is left out, not cut: a part of a
-		// secret does not look like one.
+		// The word that goes beyond is left out: a part of a secret does not look like one.
 		text = text[:strings.LastIndexByte(text[:mostRead], 0)+1] + mark
 	}
 	words = strings.Split(redact(text)[1:], "\x00")
@@ -30,9 +28,8 @@ func Summary(words []string) string {
 	return cut(strings.Join(words, " "))
 }
 
-// quote quotes word for a POSIX shell where it needs it. What is not printable
-// becomes an octal escape in $'…' (POSIX.1-2024), so that any word still
-// reads back as it was.
+// quote quotes word for a POSIX shell where it needs it. What is not printable becomes an octal
+// escape in $'…' (POSIX.1-2024), so that any word still reads back as it was.
 func quote(word string) string {
 	plain, printable := strings.ReplaceAll(word, hidden, ""), Printable(word) == word
 	switch {
@@ -66,9 +63,8 @@ func cut(text string) string {
 // shown is a text that somebody else chose, without secrets, printable, and cut.
 func shown(text string) string { return cut(Printable(Redact(text))) }
 
-// Printable is s with every character replaced that could change what a
-// terminal, a log or a line-reading script makes of the text around it:
-// control characters, line separators, bidirectional controls, invalid UTF-8.
+// Printable is s with all replaced that may change what a terminal, a log or a script makes of the
+// text around it: control characters, line separators, bidirectional controls, invalid UTF-8.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

@@ -64,8 +64,7 @@ func BadFlag(said string) string {
 // archived is filled in by `git archive` (gitattributes(5), export-subst).
 const archived = "$Format:%(describe:tags=true) %h$"
 
-// Version tells the source that this was built from: the tag, or the commit and
-// whether the tree was changed.
+// Version is the source of this build: the tag, or the commit and whether the tree was changed.
 func Version() string {
 	info, _ := debug.ReadBuildInfo() // is in all that go build makes
 	if info.Main.Version == "(devel)" && archived[0] != '$' {

@@ -22,8 +22,7 @@ func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
 	return append(lines, v.advice()...)
 }
 
-// advice says how to stop the holders: it names every process that the kernel
-// shows to hold the lock, and none that it shows not to.
+// advice says how to stop all processes that the kernel shows to hold the lock, and no others.
 func (v *View) advice() (lines []string) {
 	pids, kill := "", "kill"
 	var stopped, unseen bool
@@ -58,8 +57,7 @@ func (v *View) advice() (lines []string) {
 	return lines
 }
 
-// Who says who holds the lock. The first three are described; the advice names
-// them all.
+// Who says who holds the lock. The first three are described; the advice names them all.
 func (v *View) Who() (lines []string) {
 	lines = v.notes()
 	for i, h := range v.Holders {
@@ -152,8 +150,7 @@ func Duration(d time.Duration) string {
 	return strings.NewReplacer("d0h", "d", "h0m0s", "h", "m0s", "m").Replace(text)
 }
 
-// A Log prints all that dcelock itself says (contract, "Messages"), printable
-// whatever the paths and records behind it hold.
+// A Log prints what dcelock says (contract, "Messages"), printable whatever paths and records hold.
 type Log struct {
 	Quiet   int // once: no notes; twice: nothing when the lock is held
 	Verbose bool
