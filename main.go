@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"reflect"
 	"runtime"
@@ -78,11 +77,7 @@ func init() { runtime.LockOSThread() }
 func main() {
 	signals := lock.Attend()
 	line := commandLine{conflict: 1, innerLock: "auto"}
-	var ended syscall.WaitStatus
-	err := line.parse(os.Args[1:])
-	if err == nil {
-		ended, err = line.run(signals)
-	}
+	ended, err := line.run(os.Args[1:], signals)
 	switch {
 	case err != nil:
 		os.Exit(line.report(err))
@@ -151,12 +146,13 @@ func looksLikeLock(words []string) bool {
 	return words[0] != "" && strings.Trim(words[0], "0123456789") == "" || strings.HasSuffix(words[0], ".lock")
 }
 
-// run carries out what the command line asks for, and returns how the command
-// ended, as wait(2) has it.
-func (line *commandLine) run(signals *lock.Signals) (ended syscall.WaitStatus, err error) {
-	switch {
+// run carries out what the arguments ask for; ended is how the command ended, as of wait(2).
+func (line *commandLine) run(args []string, signals *lock.Signals) (ended syscall.WaitStatus, err error) {
+	switch err = line.parse(args); {
+	case err != nil:
+		return 0, err
 	case line.help:
-		_, err = io.WriteString(os.Stdout, meta.Usage())
+		_, err = fmt.Print(meta.Usage())
 		return 0, err
 	case line.version:
 		_, err = fmt.Println("dcelock", meta.Version())
