@@ -35,9 +35,18 @@ func Find(config string, command []string) (Location, error) {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < fewest {
 		return Location{}, fail(System, "the limit of open files is %d, and dcelock needs %d (see ulimit -n)", limit.Cur, fewest)
 	}
-	path := os.Getenv("DCE_SCRAPE_LOCK_FILE")
-	if path == "" {
-		return chooseConfig(config, command).location()
+	path, variable := os.Getenv("DCE_SCRAPE_LOCK_FILE"), os.Getenv("DCE_CONFIG_FILE")
+	switch {
+	case path != "":
+	case config != "":
+		return source{config, "named by --config"}.location()
+	case variable != "":
+		return source{variable, "named by DCE_CONFIG_FILE"}.location()
+	default:
+		own, _ := ownFiles(command)
+		ofCheckout := source{defaultConfig(repositoryRoot(".")),
+			"the default of this checkout; name another with --config or DCE_CONFIG_FILE"}
+		return cmp.Or(own, ofCheckout).location()
 	}
 	at := Location{Place: meta.Place{Lock: path}, Reason: "DCE_SCRAPE_LOCK_FILE names it"}
 	if filepath.Base(path) == lockName {
@@ -47,18 +56,6 @@ func Find(config string, command []string) (Location, error) {
 		at.Warnings = append(at.Warnings, fmt.Sprintf("DCE_SCRAPE_LOCK_FILE is %s, which is another lock in every working directory; make it an absolute path", meta.Summary([]string{path})))
 	}
 	return at, nil
-}
-
-// chooseConfig applies the rules of which config counts, the first that names one.
-func chooseConfig(flag string, command []string) source {
-	if flag != "" {
-		return source{flag, "named by --config"}
-	}
-	if variable := os.Getenv("DCE_CONFIG_FILE"); variable != "" {
-		return source{variable, "named by DCE_CONFIG_FILE"}
-	}
-	own, _ := ownFiles(command)
-	return cmp.Or(own, source{defaultConfig(repositoryRoot(".")), "the default of this checkout; name another with --config or DCE_CONFIG_FILE"})
 }
 
 // location is the lock that a config leads to.
@@ -147,17 +144,15 @@ func readConfig(from source) (root string, names bool, err error) {
 		return "", false, fail(BadConfig, "%v is not a JSON object", from)
 	}
 	value, names := config["archive_root"]
-	// encoding/json would replace what is not UTF-8, and lock another path.
-	if !utf8.Valid(data) {
-		return "", names, fail(BadConfig, "%v is not UTF-8 text", from)
-	}
-	if names && json.Unmarshal(value, &root) != nil {
-		return "", names, fail(BadConfig, "%v: archive_root is not a string", from)
-	}
+	isText := !names || json.Unmarshal(value, &root) == nil
 	if home, err := os.UserHomeDir(); err == nil && strings.HasPrefix(root+"/", "~/") {
 		root = home + root[1:]
 	}
 	switch {
+	case !utf8.Valid(data): // which encoding/json would replace, and lock another path
+		err = fail(BadConfig, "%v is not UTF-8 text", from)
+	case !isText:
+		err = fail(BadConfig, "%v: archive_root is not a string", from)
 	case strings.TrimSpace(root) != root: // which scripts that read the same config drop, as they do NUL
 		err = fail(BadConfig, "%v: archive_root %q has white space at its ends; take it out", from, root)
 	case strings.ContainsRune(root, 0):
