@@ -98,7 +98,10 @@ func (l *Lock) Run(command Command, close bool, inner string) (syscall.WaitStatu
 	default: // an outer dcelock may have set it for another lock
 		_ = os.Unsetenv(skipVariable)
 	}
-	if !close && !l.nested {
+	if l.nested {
+		return l.signals.Run(command)
+	}
+	if !close {
 		command.files = handedOn(l.folder, l.file)
 	}
 	defer l.Release()

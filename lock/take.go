@@ -35,13 +35,11 @@ func Take(at Location, wait Wait, log meta.Log, signals *Signals) (*Lock, error)
 	}
 	waited := time.Since(l.begin)
 	l.clear()
-	l.nested = errors.Is(err, errNested)
-	if err != nil && !l.nested {
-		return nil, err
-	}
-	switch {
+	switch l.nested = errors.Is(err, errNested); {
 	case l.nested:
 		log.Detail("an outer run holds the lock; running under it")
+	case err != nil:
+		return nil, err
 	case l.told != 0:
 		log.Note("took the lock after waiting for %s", meta.Duration(waited))
 	default:
@@ -55,13 +53,12 @@ func Take(at Location, wait Wait, log meta.Log, signals *Signals) (*Lock, error)
 // and other hosts see. A run below a script, which locks the file alone, has the folder's.
 func (l *Lock) lockBoth() (err error) {
 	for l.at.Folder != "" {
-		l.folder, err = l.lock(l.at.Folder, openFolder)
-		if errors.Is(err, errNoLocks) || errors.Is(err, os.ErrPermission) {
+		switch l.folder, err = l.lock(l.at.Folder, openFolder); {
+		case errors.Is(err, errNoLocks), errors.Is(err, os.ErrPermission):
 			l.log.Detail("the folder %s cannot be locked; its lock file alone is", l.at.Folder)
 			l.at.Folder = ""
-			break
-		}
-		if err != nil {
+			continue
+		case err != nil:
 			return err
 		}
 		l.file, err = l.lock(l.at.Lock, makeFile)
@@ -102,7 +99,8 @@ func (l *Lock) reclaim() error {
 	case state == meta.NotRunning:
 		l.log.Note("warning: reclaiming scrape lock; previous holder pid %d is not running", record.PID)
 	default:
-		l.log.Note("warning: replacing the record of pid %d (%s%s): the lock is free", record.PID, state, meta.On(record.Host))
+		l.log.Note("warning: replacing the record of pid %d (%s%s): the lock is free",
+			record.PID, state, meta.Labelled(", on ", record.Host))
 	}
 	_ = os.Remove(l.at.Record()) // so that it does not seem to be this run's, should that one be impossible to write
 	return nil
@@ -111,9 +109,6 @@ func (l *Lock) reclaim() error {
 // writeRecord writes the record, once no signal can end this process and leave it there, or says
 // why others will not see who holds the lock; it also says where that holds on this host alone.
 func (l *Lock) writeRecord(command []string) {
-	if l.nested {
-		return
-	}
 	fs := meta.TypeAt(l.file, l.at.Lock)
 	folder, _ := os.Getwd()
 	l.record = meta.Record{Process: meta.Self(), Started: time.Now().UTC(), Command: meta.Summary(command),
@@ -132,21 +127,15 @@ func (l *Lock) writeRecord(command []string) {
 // Release removes the record, then closes the descriptors. There is no LOCK_UN, which would free
 // the lock for all who share them: what the command left running goes on holding it, and is named.
 func (l *Lock) Release() {
-	if l.nested {
-		return
-	}
 	if err := meta.Remove(l.at.Record(), l.record); err != nil {
 		l.log.Note("warning: the record of this run cannot be removed; the next run will reclaim it: %v", err)
 	}
 	unix.Close(l.file)
 	unix.Close(l.folder)
 	l.log.Detail("released the lock")
-	// The folder where it was locked, so that no script that asks for the file
-	// just then is refused.
-	if fd, err := openAgain(cmp.Or(l.at.Folder, l.at.Lock), unix.O_RDONLY, 0); err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil {
-		return
-	}
-	if meta.TakenByAnother(l.at) {
+	// The folder if it was locked, so that no script that asks for the file just then is refused.
+	fd, err := openAgain(cmp.Or(l.at.Folder, l.at.Lock), unix.O_RDONLY, 0)
+	if err == nil && unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil || meta.TakenByAnother(l.at) {
 		return
 	}
 	if left := meta.Look(l.at, false).LeftBy(os.Getpid()); left != "" {

@@ -89,16 +89,13 @@ func (v *View) notes() (notes []string) {
 	return notes
 }
 
-// labelled is a text behind its label, "" for one that is not known.
-func labelled(label, text string) string {
+// Labelled is a text behind its label, "" for one that is not known.
+func Labelled(label, text string) string {
 	if text == "" {
 		return ""
 	}
 	return label + text
 }
-
-// On says on which host, "" for one that is not known.
-func On(host string) string { return labelled(", on ", host) }
 
 func (h Holder) summary() string {
 	return fmt.Sprintf("pid %d (%s, started %s)", h.PID, h.State, h.started())
@@ -108,7 +105,7 @@ func (r Record) started() string { return cmp.Or(Timestamp(r.Started), "at an un
 
 // about is what is known of a holder beside that; "" when that is nothing.
 func (h Holder) about() string {
-	about := labelled(", by ", h.User) + On(h.Host) + labelled(", in ", h.Folder)
+	about := Labelled(", by ", h.User) + Labelled(", on ", h.Host) + Labelled(", in ", h.Folder)
 	if age, ok := h.age(); ok {
 		verb := map[string]string{FromKernel: "runs", FromRecord: "held"}[h.Source]
 		about = fmt.Sprintf(", %s for %s%s", verb, Duration(age), about)
