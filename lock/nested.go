@@ -63,12 +63,9 @@ func inherited(at meta.Place, refused int, record meta.Record, named bool) (part
 		if shared || !shown && (!unseen() || has != asked || unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil) {
 			continue
 		}
-		goesOn := record.PID != 0 // a dcelock takes its record away at its end
 		// 0 is of another PID namespace; of a dcelock that was killed, the command is the run.
-		if shown {
-			goesOn = taker == 0 || taker == record.PID || holds(taker, at)
-		}
-		if goesOn {
+		if shown && (taker == 0 || taker == record.PID || holds(taker, at)) ||
+			!shown && record.PID != 0 { // a dcelock takes its record away at its end
 			return true, true
 		}
 		below = true

@@ -58,8 +58,7 @@ func (w *waiter) left() time.Duration { return w.limit - time.Since(w.begin) }
 // lock opens what is to be locked at a path and locks it, waiting as long as may be: what is
 // at path then, as what was removed or replaced meanwhile is a file that nobody else finds.
 func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int, err error) {
-	const most = 1000 // times that it may be replaced
-	for range most {
+	for range 1000 { // times that it may be replaced
 		fd, err := open(path)
 		if err != nil {
 			return -1, err
@@ -103,17 +102,16 @@ func (w *waiter) queue(fd int, path string) error {
 			return err
 		case <-time.After(pause):
 		}
-		switch {
-		case w.left() > 0:
+		if w.left() > 0 {
 			pause = min(w.tell(), w.left())
-		default:
-			held := &HeldError{View: w.look(), Waited: min(w.limit, time.Since(w.begin))}
-			// It may have become free while this process looked for who has it.
-			if lockOpen(fd, path, unix.LOCK_NB) == nil {
-				return nil
-			}
-			return held
+			continue
 		}
+		held := &HeldError{View: w.look(), Waited: min(w.limit, time.Since(w.begin))}
+		// It may have become free while this process looked for who has it.
+		if lockOpen(fd, path, unix.LOCK_NB) == nil {
+			return nil
+		}
+		return held
 	}
 }
 
