@@ -37,7 +37,8 @@ func (r Record) encode() (text string) {
 	for _, line := range []string{
 		fmt.Sprint("pid=", r.PID), "started=" + Timestamp(r.Started), "cmd=" + r.Command,
 		"host=" + r.Host, "user=" + r.User, "cwd=" + r.Folder, "boot_id=" + r.BootID,
-		fmt.Sprint("start_ticks=", r.StartTicks), fmt.Sprint("taken_ticks=", r.TakenTicks), fmt.Sprint("last_pid=", r.LastPID), fmt.Sprint("pid_ns=", r.PIDNamespace), "lock_id=" + r.LockID, "fs=" + r.FS,
+		fmt.Sprint("start_ticks=", r.StartTicks), fmt.Sprint("taken_ticks=", r.TakenTicks),
+		fmt.Sprint("last_pid=", r.LastPID), fmt.Sprint("pid_ns=", r.PIDNamespace), "lock_id=" + r.LockID, "fs=" + r.FS,
 	} {
 		text += Printable(line) + "\n"
 	}
@@ -120,11 +121,10 @@ func Write(path string, r Record) error {
 // Remove removes the record at path if it is still of the process that wrote r, without an error if
 // not. Call it while the lock is held: then nobody else has a reason to write one in between.
 func Remove(path string, r Record) error {
-	if there, err := Read(path); err != nil || there.Process != r.Process {
-		return nil
-	}
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if there, err := Read(path); err == nil && there.Process == r.Process {
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

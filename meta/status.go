@@ -99,8 +99,7 @@ func (s Status) facts() map[string]any {
 
 // known is a fact in JSON: null for what is not known.
 func known[T comparable](fact T) any {
-	var unknown T
-	if fact == unknown {
+	if fact == *new(T) {
 		return nil
 	}
 	return fact
