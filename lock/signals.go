@@ -48,7 +48,7 @@ func Attend() *Signals {
 		// URG and CHLD are the runtime's own; messages to nobody end no run; and
 		// PID 1 would be deaf to what it does not handle (pid_namespaces(7)).
 		kept := sig == unix.SIGURG || sig == unix.SIGCHLD || sig == unix.SIGPIPE ||
-			os.Getpid() == 1 && slices.Contains(s.received, os.Signal(sig))
+			slices.Contains(s.received, os.Signal(sig)) && os.Getpid() == 1
 		if !kept && act(sig, nil) == s.handler {
 			act(sig, &sigaction{})
 		}

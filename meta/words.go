@@ -18,7 +18,7 @@ func (v *View) Refusal(again string, waited time.Duration) (lines []string) {
 	if waited > 0 {
 		lines = append(lines, "gave up after waiting for "+Duration(waited))
 	}
-	lines = append(lines, "to wait for it: "+cmp.Or(again, "the same command line with --wait 1h put in behind dcelock"))
+	lines = append(lines, "to wait for it: "+cmp.Or(again, "(type the same command line, with --wait 1h behind dcelock)"))
 	return append(lines, v.advice()...)
 }
 

@@ -47,6 +47,7 @@ func TestCommandsThatCannotRun(t *testing.T) {
 		{"./no/such/command", "", 127, "./no/such/command not found"},
 		{"./plain/command", "", 127, "./plain/command not found"},
 		{"", "", 127, "name is empty"},
+		{"echo hi", "", 127, `command "echo hi" not found: a command line in one word is run by -c`},
 		{"./plain", "", 126, "permission denied"},
 		{"plain", "/usr/bin:" + s.a, 126, "permission denied"},
 		{s.a, "", 126, "permission denied"},
