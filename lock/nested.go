@@ -16,16 +16,16 @@ const heldVariable = "DCE_SCRAPE_LOCK_HELD"
 // it runs at once under that (contract, "Taking, holding, releasing").
 var errNested = errors.New("an outer run holds the lock")
 
-// related is errNested where this process, refused the lock on fd, is proven to be a part of the
+// related is errNested where this process, refused the lock, is proven to be a part of the
 // run that holds it, and a *HeldError where it is not, and is below what holds the lock.
-func (w *waiter) related(fd int, record meta.Record) error {
+func (w *waiter) related(record meta.Record) error {
 	recorded := record.PID != 0 && record.State().Alive()
 	named := os.Getenv(heldVariable) == w.at.Lock
-	part, below := inherited(w.at, fd, record, named)
+	part, below := w.inherited(record, named)
 	above, whole := meta.Ancestors(os.Getpid())
 	child := os.Getpid()
 	for _, pid := range above {
-		holds, took := meta.Holds(pid, w.at)
+		holds, took := meta.Holds(pid, w.at, w.asked)
 		isRecorded := recorded && pid == record.PID
 		if pid != 1 || named { // PID 1 adopts: one is not part of its run by being below it
 			// Nor is who was there before, as a job of a shell that became dcelock by exec.
@@ -45,26 +45,25 @@ func (w *waiter) related(fd int, record meta.Record) error {
 
 // inherited tells whether a process is part of a run by a descriptor of the lock that it
 // inherited: as long as that run goes on. What a run leaves behind is below it alone.
-func inherited(at meta.Place, refused int, record meta.Record, named bool) (part, below bool) {
-	asked := meta.FileOf(refused)
-	folder, _ := meta.FileAt(at.Folder)
-	file, _ := meta.FileAt(at.Lock)
+func (w *waiter) inherited(record meta.Record, named bool) (part, below bool) {
+	folder, _ := meta.FileAt(w.at.Folder)
+	file, _ := meta.FileAt(w.at.Lock)
 	// Where /proc does not show a lock: it is not there, or a file server has the lock.
 	unseen := func() bool {
-		return meta.Self().StartTicks == 0 || meta.SharedType(meta.FileSystemAt(folderOf(at.Lock)).Type)
+		return meta.Self().StartTicks == 0 || meta.SharedType(meta.FileSystemAt(folderOf(w.at.Lock)).Type)
 	}
 	for _, fd := range inheritable() {
 		has := meta.FileOf(fd)
-		if has != asked && (asked != folder || has != file) {
+		if has != w.asked && (w.asked != folder || has != file) {
 			continue
 		}
 		taker, shared, shown := meta.TakerOf(fd)
 		// Where nothing else tells, the kernel does: taking again what one has changes nothing.
-		if shared || !shown && (!unseen() || has != asked || unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil) {
+		if shared || !shown && (!unseen() || has != w.asked || unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) != nil) {
 			continue
 		}
 		// 0 is of another PID namespace; of a dcelock that was killed, the command is the run.
-		if shown && (taker == 0 || taker == record.PID || holds(taker, at)) ||
+		if shown && (taker == 0 || taker == record.PID || w.holds(taker)) ||
 			!shown && record.PID != 0 { // a dcelock takes its record away at its end
 			return true, true
 		}

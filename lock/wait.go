@@ -84,7 +84,7 @@ func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int,
 func (w *waiter) queue(fd int, path string) error {
 	w.asked = meta.FileOf(fd)
 	record, _ := meta.Read(w.at.Record())
-	if err := w.related(fd, record); err != nil {
+	if err := w.related(record); err != nil {
 		return err
 	}
 	if w.left() > 0 {
@@ -93,7 +93,7 @@ func (w *waiter) queue(fd int, path string) error {
 	done := make(chan error, 1)
 	go func() { done <- lockOpen(fd, path, 0) }()
 	pause := grace
-	if record.Proven() && holds(record.PID, w.at) {
+	if record.Proven() && w.holds(record.PID) {
 		pause = 0 // its own process holds the lock: it is no momentary holder
 	}
 	for {
@@ -115,15 +115,15 @@ func (w *waiter) queue(fd int, path string) error {
 	}
 }
 
-func holds(pid int, at meta.Place) bool {
-	holds, _ := meta.Holds(pid, at)
+func (w *waiter) holds(pid int) bool {
+	holds, _ := meta.Holds(pid, w.at, w.asked)
 	return holds
 }
 
 // tell says for whom this run waits, then what has changed; on a terminal also how long this
 // has been going on, in a line that counts. It returns when it is worth looking again.
 func (w *waiter) tell() (pause time.Duration) {
-	if w.log.Quiet == 0 && (w.told <= 0 || !holds(w.told, w.at)) {
+	if w.log.Quiet == 0 && (w.told <= 0 || !w.holds(w.told)) {
 		w.name(w.look())
 	}
 	if w.log.Quiet > 0 || !onTerminal() {

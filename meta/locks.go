@@ -180,9 +180,9 @@ func locksOn(files []File, all []descriptor) (locks []kernelLock, opens bool) {
 
 // Holds tells whether a process is seen to hold the exclusive lock of the folder or the file, and
 // whether it took that itself: by its descriptors or, where they are hidden, by the kernel's list.
-func Holds(pid int, at Place) (holds, took bool) {
+func Holds(pid int, at Place, more ...File) (holds, took bool) {
 	all, err := descriptors(pid)
-	locks, _ := locksOn(at.files(), all)
+	locks, _ := locksOn(append(at.files(), more...), all)
 	if err != nil && !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
 		locks, _ = at.listed()
 		locks = slices.DeleteFunc(locks, func(l kernelLock) bool { return l.pid != pid || l.waits })

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // When a run is part of the one that holds the lock, so that it runs at once, and
@@ -284,4 +286,37 @@ func TestNestedWithFilesRemoved(t *testing.T) {
 			s.free()
 		})
 	}
+}
+
+// It is part of it even where the archive root is closed to it in the middle of its
+// asking: what it asked the kernel for, not what can be found at the path, is looked for.
+func TestNestedWhileTheFolderIsClosed(t *testing.T) {
+	s := newArchive(t)
+	write(t, s.lock, "")
+	os.Chmod(s.lock, 0o666)
+	stop := make(chan struct{})
+	var closing sync.WaitGroup
+	closing.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				os.Chmod(s.root, 0o711)
+				time.Sleep(4 * time.Millisecond)
+				os.Chmod(s.root, 0)
+				time.Sleep(400 * time.Microsecond)
+			}
+		}
+	})
+	c := s.dcelock("--close", "--", binary, "-E", "76", "--", "true")
+	c.attr = asUser(t)
+	for range 100 {
+		if r := c.run(t); r.status != 0 && r.status != 73 && r.status != 66 {
+			t.Errorf("%+v", r)
+		}
+	}
+	close(stop)
+	closing.Wait()
+	os.Chmod(s.root, 0o755)
 }
