@@ -33,7 +33,7 @@ type commandLine struct {
 }
 
 // grammar is what kong parses by. It is not left to kong to read it from struct tags: that
-// takes longer than the lock and the record, and links half as much code again.
+// takes longer than the lock and the record, and links a third more code.
 func (line *commandLine) grammar() *kong.Kong {
 	asTyped := kong.MapperFunc(func(context *kong.DecodeContext, target reflect.Value) error {
 		word, err := context.Scan.PopValue("text") // kong's own replaces what is not UTF-8
