@@ -13,6 +13,8 @@ import (
 var (
 	errHeld    = errors.New("the lock is held") // contention: another open file description has the lock
 	errNoLocks = errors.New("no locks")         // the file system has no flock(2) locks for this file
+	// By another host, while it was being opened.
+	errRemoved = fail(CannotOpen, "the lock file was removed: %w", unix.ENOENT)
 )
 
 // openFolder opens the archive root.
@@ -39,10 +41,14 @@ func openFile(path string, make bool) (fd int, err error) {
 		}
 	}
 	var file, link unix.Stat_t
-	_, _ = unix.Fstat(fd, &file), unix.Lstat(path, &link)
-	switch {
+	_ = unix.Lstat(path, &link)
+	switch gone := unix.Fstat(fd, &file); {
 	case err != nil:
 		return -1, cannotOpen(path, err)
+	case gone == unix.ENOENT, gone == unix.ESTALE:
+		err = errRemoved
+	case gone != nil:
+		err = cannotOpen(path, gone)
 	case file.Mode&unix.S_IFMT != unix.S_IFREG:
 		err = cannotOpen(path, unix.ENXIO)
 	case link.Mode&unix.S_IFMT == unix.S_IFLNK && link.Uid != 0 && int(link.Uid) != os.Geteuid() && link.Uid != file.Uid:

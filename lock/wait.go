@@ -60,10 +60,13 @@ func (w *waiter) left() time.Duration { return w.limit - time.Since(w.begin) }
 func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int, err error) {
 	for range 1000 { // times that it may be replaced
 		fd, err := open(path)
-		if err != nil {
+		if err != nil && !errors.Is(err, errRemoved) {
 			return -1, err
 		}
-		if err = lockOpen(fd, path, unix.LOCK_NB); errors.Is(err, errHeld) {
+		if err == nil {
+			err = lockOpen(fd, path, unix.LOCK_NB)
+		}
+		if errors.Is(err, errHeld) {
 			err = w.queue(fd, path)
 		}
 		if there, ok := meta.FileAt(path); err == nil && ok && there == meta.FileOf(fd) {
@@ -71,7 +74,7 @@ func (w *waiter) lock(path string, open func(path string) (int, error)) (fd int,
 		}
 		unix.Close(fd) // without effect on a wait that was given up: this process ends
 		switch {
-		case errors.Is(err, unix.ESTALE): // another host has replaced it, which this one believes in a moment
+		case errors.Is(err, errRemoved), errors.Is(err, unix.ESTALE): // another host has replaced it, which this one believes in a moment
 			time.Sleep(10 * time.Millisecond)
 		case err != nil:
 			return -1, err
