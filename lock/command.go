@@ -58,7 +58,7 @@ func cannotRun(name string, err error) error {
 		return fail(NotFound, "the command's name is empty")
 	case strings.Contains(name, "=") && !strings.Contains(name, "/"):
 		return fail(NotFound, "command %s not found: it sets a variable; put it in front of dcelock, or put env behind --", name)
-	case strings.Contains(name, " ") && errors.Is(err, unix.ENOENT):
+	case strings.Contains(name, " ") && !strings.Contains(name, "/"):
 		return fail(NotFound, "command %q not found: a command line in one word is run by -c", name)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 		return fail(NotFound, "command %s not found", name)

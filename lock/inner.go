@@ -48,13 +48,10 @@ func ownFiles(command []string) (config source, envFile string) {
 		switch {
 		case option == "--env-file":
 			envFile = cmp.Or(envFile, value)
-		case option == "--config":
+		case option == "--config" && len(inFile(value)) > 0:
 			named := source{value, "named by the command's own words"}
-			// What is in a pipe is the command's to read.
-			if info, err := os.Stat(value); err == nil && info.Mode().IsRegular() {
-				if _, names, _ := readConfig(named); names {
-					config = named // of several the last, as a runner has it
-				}
+			if _, names, _ := readConfig(named); names {
+				config = named // of several the last, as a runner has it
 			}
 		case ofCheckout.path == "" && strings.Contains(word, "/") && executable(word) == nil:
 			if root := repositoryRoot(word); exists(defaultConfig(root)) {
@@ -79,11 +76,18 @@ func scriptWords(command []string) (words []string) {
 	return words
 }
 
+// inFile is what a regular file holds: what is in a pipe is the command's to read.
+func inFile(path string) (data []byte) {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		data, _ = os.ReadFile(path)
+	}
+	return data
+}
+
 // variablesIn are those that a file sets by NAME=VALUE lines, as a shell reads them.
 func variablesIn(file string) map[string]string {
-	data, _ := os.ReadFile(file)
 	sets := map[string]string{}
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(string(inFile(file))) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 		end := " " // of the value: a comment may follow
 		if value != "" && strings.Contains(`"'`, value[:1]) {

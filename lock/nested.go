@@ -25,13 +25,14 @@ func (w *waiter) related(record meta.Record) error {
 	above, whole := meta.Ancestors(os.Getpid())
 	child := os.Getpid()
 	for _, pid := range above {
+		if pid == 1 && !named { // it adopts: one is not part of its run by being below it
+			break
+		}
 		holds, took := meta.Holds(pid, w.at, w.asked)
 		isRecorded := recorded && pid == record.PID
-		if pid != 1 || named { // PID 1 adopts: one is not part of its run by being below it
-			// Nor is who was there before, as a job of a shell that became dcelock by exec.
-			part = part || holds && (named && took || isRecorded && (named || record.TakenBefore(child)))
-			below = below || holds || named && isRecorded
-		}
+		// Nor is who was there before, as a job of a shell that became dcelock by exec.
+		part = part || holds && (named && took || isRecorded && (named || record.TakenBefore(child)))
+		below = below || holds || named && isRecorded
 		child = pid
 	}
 	switch {

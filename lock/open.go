@@ -11,10 +11,9 @@ import (
 )
 
 var (
-	errHeld    = errors.New("the lock is held") // contention: another open file description has the lock
-	errNoLocks = errors.New("no locks")         // the file system has no flock(2) locks for this file
-	// By another host, while it was being opened.
-	errRemoved = fail(CannotOpen, "the lock file was removed: %w", unix.ENOENT)
+	errHeld    = errors.New("the lock is held")                                 // contention: another open file description has the lock
+	errNoLocks = errors.New("no locks")                                         // the file system has no flock(2) locks for this file
+	errRemoved = fail(CannotOpen, "the lock file was removed: %w", unix.ENOENT) // by another host, while it was opened
 )
 
 // openFolder opens the archive root.

@@ -15,9 +15,9 @@ import (
 	"dcelock/meta"
 )
 
-// The policy (contract, "Signals and exit status"). Until there is a command, signals end dcelock
-// by the kernel's default action, not a handler of Go's: also in a system call that only a deadly
-// one ends. From then on those that are passed on are the command's; the others end dcelock.
+// The policy (contract, "Signals and exit status"). Until there is a command, signals end dcelock by
+// the kernel's default action (as PID 1, which has none, by os/signal), also in a system call that only
+// a deadly one ends. From then on those that are passed on are the command's; the others end dcelock.
 //
 // They are received in one way: the main thread waits for them in rt_sigtimedwait(2), which tells
 // where they are from. While it does not, the kernel gives them to another thread, as Go cannot
@@ -52,6 +52,10 @@ func Attend() *Signals {
 		if !kept && act(sig, nil) == s.handler {
 			act(sig, &sigaction{})
 		}
+	}
+	if os.Getpid() == 1 { // which os/signal then lets signals end
+		s.Prepare()
+		<-s.ready
 	}
 	return s
 }
@@ -161,7 +165,7 @@ func DieBy(sig syscall.Signal) {
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	// Not signal.Reset: the Go runtime keeps its own handler for some signals.
 	act(sig, &sigaction{})
-	// To this thread: sent to the process, the main thread's sigtimedwait would take the signal.
+	// To this thread: of what is sent to the process, the main thread's sigtimedwait would take it.
 	runtime.LockOSThread()
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &unix.Sigset_t{}, nil)
 	_ = unix.Tgkill(os.Getpid(), unix.Gettid(), sig)

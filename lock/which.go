@@ -30,10 +30,9 @@ type Location struct {
 // Find tells which lock a run of command has to take (contract, "Which lock"); config is what
 // --config named, or "". It changes nothing. Its errors are of kind BadConfig, Missing and System.
 func Find(config string, command []string) (Location, error) {
-	const fewest = 24 // descriptors; with fewer the Go runtime ends in a trace
 	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < fewest {
-		return Location{}, fail(System, "the limit of open files is %d, and dcelock needs %d (see ulimit -n)", limit.Cur, fewest)
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < 24 { // with fewer the Go runtime ends in a trace
+		return Location{}, fail(System, "the limit of open files is %d, and dcelock needs 24 (see ulimit -n)", limit.Cur)
 	}
 	path, variable := os.Getenv("DCE_SCRAPE_LOCK_FILE"), os.Getenv("DCE_CONFIG_FILE")
 	switch {

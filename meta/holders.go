@@ -13,9 +13,7 @@ import (
 
 // A Place is where a lock lies: the lock file, and the folder that is locked as
 // well, "" where it is not (contract, "What is locked, and the record").
-type Place struct {
-	Folder, Lock string
-}
+type Place struct{ Folder, Lock string }
 
 // Record is where the record of this lock lies.
 func (at Place) Record() string { return at.Lock + ".meta" }

@@ -14,10 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A File is the identity of a file or a folder, whatever its path is by now.
-type File struct {
-	Device, Inode uint64 // as stat(2) gives them
-}
+// A File is the identity of a file or a folder, by stat(2), whatever its path is by now.
+type File struct{ Device, Inode uint64 }
 
 // FileAt is the file that a path leads to; false where there is none.
 func FileAt(path string) (File, bool) {
@@ -89,7 +87,7 @@ func descriptors(pid int) (all []descriptor, err error) {
 	folder := fmt.Sprintf("/proc/%d/", pid)
 	fds, err := entries(folder + "fd")
 	var task unix.Stat_t // has two links, and one for each thread
-	if len(fds) == 0 && unix.Stat(folder+"task", &task) == nil && task.Nlink > 3 {
+	if len(fds) == 0 && unix.Stat(folder+"task", &task) == nil && task.Nlink > 3 && readStat(pid).state == 'Z' {
 		// A main thread that has ended shows none, though the other threads have them.
 		fds, _ = filepath.Glob(folder + "task/*/fd/*")
 	}
@@ -100,7 +98,7 @@ func descriptors(pid int) (all []descriptor, err error) {
 		case nil:
 			all = append(all, descriptor{fd, File{unix.Mkdev(info.Dev_major, info.Dev_minor), info.Ino}})
 		case unix.EACCES:
-			return all, err // as to all of them
+			return all, unix.EACCES // as to all of them
 		}
 	}
 	return all, err

@@ -32,8 +32,7 @@ const (
 	// The rest of a command, to some word; in a word, what looks like its end is none.
 	command = `(?:[^;&|\n]|[;&|][^\s;&|]|[;&|\n][^\f]*\f)*?[\s,]`
 
-	// Discord's, for bots and users: base64url of an id, of which unquote may have taken the first
-	// two of 23 characters for an escape, of a time, and a signature; or mfa.….
+	// Discord's: base64url of an id (23 characters and more, of which unquote may take two), of a time, a signature.
 	discordToken = `[\w-]{21,28}\.[\w-]{6,7}\.[\w-]{27}|mfa\.[\w-]{20}`
 	otherTokens  = `(?:gh[pousr]|github_pat)_\w{16}|\b(?:akia|asia)[a-z0-9]{16}\b|\b(?:xox[a-z]|xapp)-[\w-]{8}`
 )

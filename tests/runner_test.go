@@ -163,3 +163,15 @@ func TestWrapperKilledAtAnyMoment(t *testing.T) {
 		s.free()
 	}
 }
+
+// What a command is given in a pipe is there for it, though dcelock goes by the
+// command's config and env file.
+func TestPipesAreTheCommands(t *testing.T) {
+	for _, option := range []string{"--env-file", "--config"} {
+		s := newArchive(t)
+		r := call{argv: []string{"bash", "-c", `"$0" -- bash -c 'cat "$2"' x "$1" <(echo FOO=1)`, binary, option}, dir: s.a}.run(t)
+		if r.status != 0 || r.stdout != "FOO=1\n" {
+			t.Errorf("%s: %+v", option, r)
+		}
+	}
+}

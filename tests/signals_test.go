@@ -239,3 +239,28 @@ func TestSignalsAtAnyMoment(t *testing.T) {
 		s.free()
 	}
 }
+
+// As the first process of a PID namespace, which signals end only where it asks for
+// them, dcelock is ended by them before there is a command, too.
+func TestSignalsEndPIDOne(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make a PID namespace")
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1} {
+		s := newArchive(t)
+		config := s.a + "/fifo"
+		syscall.Mkfifo(config, 0o600)
+		c := s.dcelock("--config", config, "--", "true")
+		c.attr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+		p := c.start(t)
+		f, err := os.OpenFile(config, os.O_WRONLY, 0) // until it reads there
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.cmd.Process.Signal(sig)
+		if r := p.wait(); r.status != 128+int(sig) || r.stderr != "" {
+			t.Errorf("%v: %+v", sig, r)
+		}
+		f.Close()
+	}
+}

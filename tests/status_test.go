@@ -357,3 +357,21 @@ func TestManyLocksComeAndGo(t *testing.T) {
 		s.dcelock("--", "true").run(t).wants(t, 1, fmt.Sprintf("Holder pid %d (running", holder.cmd.Process.Pid))
 	}
 }
+
+// Nor may root look at it where it lacks the capability, as in a container; the
+// kernel's list names it.
+func TestHolderThatRootMayNotLookAt(t *testing.T) {
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil || os.Geteuid() != 0 {
+		t.Skip("needs root and setpriv(1)")
+	}
+	s := newArchive(t)
+	write(t, s.lock, "")
+	os.Chmod(s.lock, 0o666)
+	c := call{argv: []string{"flock", s.lock, "bash", "-c", "echo ready; read -r _"}, attr: asUser(t)}
+	holder := c.start(t)
+	holder.sees("ready")
+	run := s.dcelock("--", "true")
+	run.argv = append([]string{setpriv, "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"}, run.argv...)
+	run.run(t).wants(t, 1, fmt.Sprintf("Holder pid %d (running, started ", holder.cmd.Process.Pid), "its other processes cannot be seen")
+}
