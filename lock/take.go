@@ -22,7 +22,7 @@ type Lock struct {
 
 // Take takes the lock at a location within wait; a part of the run that holds it goes under that,
 // with nothing to record or to release. A *HeldError says who has it, others are of kind Missing,
-// CannotOpen and System; then the process must end, as a given-up wait may be granted.
+// CannotOpen and System; after any of them the process must end, as a given-up wait may be granted.
 func Take(at Location, wait Wait, log meta.Log, signals *Signals) (*Lock, error) {
 	if err := at.makeFolder(log); err != nil {
 		return nil, err
